@@ -1,0 +1,135 @@
+"""Every error that fusionrun raises on purpose. This module imports nothing of the project.
+
+    FusionrunError              exit code 1: the run failed
+    ├── UserError               exit code 2: the recipe or the command line is wrong
+    │   ├── RecipeError         carries every `Problem` found, in file order
+    │   ├── DataError           the data set is missing, or not what the recipe says
+    │   └── NotYetError         valid, but this version cannot carry it out
+    ├── RunNotFoundError        exit code 3: no such run, or more than one
+    ├── ComponentError          a component file is damaged or does not fit
+    └── TrainingError           training cannot go on (a loss that is not finite, …)
+
+A known error is shown as its message alone; `fusionrun --debug` adds the traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "ComponentError",
+    "DataError",
+    "FusionrunError",
+    "NotYetError",
+    "Place",
+    "Problem",
+    "RecipeError",
+    "RunNotFoundError",
+    "TrainingError",
+    "UserError",
+]
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where something stands in a text the user wrote.
+
+    Attributes:
+        order: rank of the text among those read (the recipe before the `--set` arguments).
+        line: counted from 1; 0 when the text has no lines (a command-line argument).
+        column: counted from 1, in characters.
+        source: file name as the user gave it, or `--set`.
+        text: the whole line, without its line break.
+        length: how many characters the thing takes on that line, at least 1.
+    """
+
+    order: int
+    line: int
+    column: int
+    source: str
+    text: str = ""
+    length: int = 1
+
+    def __str__(self) -> str:
+        return ":".join([self.source, *(str(n) for n in (self.line, self.column) if self.line)])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with what a user wrote.
+
+    Attributes:
+        place: where it stands; None when it stands nowhere (a view that a file lacks).
+        key: the dotted key it is about, such as `fusion.type`.
+        got: what came, ready to print; empty when nothing came.
+        expected: what would have been right, ready to print.
+        fix: what to do about it: a whole sentence or a question ("did you mean …?").
+    """
+
+    place: Place | None
+    key: str
+    got: str = ""
+    expected: str = ""
+    fix: str = ""
+
+    def render(self) -> str:
+        """The problem as a block of text: place and key, the source line, then what and how."""
+        lines = [f"{self.place}  {self.key}" if self.place else self.key]
+        if self.place and self.place.text:
+            number = str(self.place.line) if self.place.line else ""
+            margin = " " * len(number)
+            lead = "".join("\t" if c == "\t" else " " for c in self.place.text[: self.place.column - 1])
+            lines.append(f"  {number} | {self.place.text}")
+            lines.append(f"  {margin} | {lead}{'^' * self.place.length}")
+        if self.got:
+            lines.append(f"  got       {self.got}")
+        if self.expected:
+            lines.append(f"  expected  {self.expected}")
+        if self.fix:
+            lines.append(f"  {self.fix}")
+        return "\n".join(lines)
+
+
+class FusionrunError(Exception):
+    """Root of the tree: anything fusionrun knows how to explain."""
+
+    exit_code = 1
+
+
+class UserError(FusionrunError):
+    """The recipe or the command line is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be read. `problems` holds all of them, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(
+            sorted(problems, key=lambda p: (p.place is None, p.place or Place(0, 0, 0, "")))
+        )
+        super().__init__("\n\n".join(problem.render() for problem in self.problems))
+
+
+class DataError(UserError):
+    """The data set is missing, unreadable, or not what the recipe says."""
+
+
+class NotYetError(UserError):
+    """The recipe is valid, and this version of fusionrun cannot carry that part out."""
+
+
+class RunNotFoundError(FusionrunError):
+    """No such run, or more than one that could be meant."""
+
+    exit_code = 3
+
+
+class ComponentError(FusionrunError):
+    """A component's file is missing, damaged, or does not fit where it should go."""
+
+
+class TrainingError(FusionrunError):
+    """Training cannot go on."""

@@ -1,0 +1,71 @@
+"""What every part of the recipe's schema is made of. No torch, no files.
+
+A section is a frozen, strict, closed pydantic model. Static types describe the *resolved*
+recipe: a field annotated `OrAuto` may hold `AUTO` until `fusionrun.plan.resolve` has put a
+number there, and nothing after that ever meets the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
+
+AUTO: Final[Any] = "auto"
+"""Stands for "the preset or a rule decides"; the default of every field that can be resolved."""
+
+NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+
+
+class Section(BaseModel):
+    """Base of every mapping in a recipe: unknown keys and loose types are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        defer_build=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+
+class OrAuto:
+    """Marks a field that may also be `auto` in a recipe: `Annotated[float, Gt(0), OrAuto()]`."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        inner = handler(source)
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, validate: value if value == AUTO else validate(value),
+            inner,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"const": AUTO}]}
+
+
+def _name(value: str) -> str:
+    import re
+
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise PydanticCustomError("name", "a name: letters, digits, _ and -, at most 64")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]

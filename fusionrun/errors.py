@@ -79,7 +79,9 @@ class Problem:
         if self.place and self.place.text:
             number = str(self.place.line) if self.place.line else ""
             margin = " " * len(number)
-            lead = "".join("\t" if c == "\t" else " " for c in self.place.text[: self.place.column - 1])
+            lead = "".join(
+                "\t" if c == "\t" else " " for c in self.place.text[: self.place.column - 1]
+            )
             lines.append(f"  {number} | {self.place.text}")
             lines.append(f"  {margin} | {lead}{'^' * self.place.length}")
         if self.got:

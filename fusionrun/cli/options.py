@@ -1,0 +1,56 @@
+"""Arguments and options that several commands share, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INTERRUPTED = 130
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="the recipe's YAML file")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change a key of the recipe; may be repeated"),
+]
+RunsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runs", metavar="DIR", help="where runs live (else FUSIONRUN_RUNS, else ./runs)"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+debugging = False
+"""Set by `--debug`: known errors show their traceback too."""
+
+
+def known_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Show a known error as its message and end with its exit code; no traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        from fusionrun.errors import FusionrunError
+
+        try:
+            return command(*args, **kwargs)
+        except FusionrunError as error:
+            if debugging:
+                raise
+            typer.echo(str(error), err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            sys.stderr.close()
+            raise typer.Exit(0) from error
+
+    return wrapped

@@ -1,0 +1,93 @@
+"""`fusionrun plan`: everything that would be trained, and why. No torch, no network, no writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
+
+if TYPE_CHECKING:
+    from fusionrun.plan.plan import Plan
+
+
+def plan(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    full: Annotated[bool, typer.Option("--full", help="every value with its reason")] = False,
+    json: JsonOption = False,
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="print a recipe with every value resolved")
+    ] = False,
+    why: Annotated[
+        str | None, typer.Option("--why", metavar="KEY", help="the chain behind one value")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="RUN_OR_RECIPE", help="what changed, what it costs"),
+    ] = None,
+    runs: RunsOption = None,
+) -> None:
+    """Show what a recipe resolves to: rates, schedules, sizes, steps, warnings. Writes nothing."""
+    _one_view(full=full, yaml=yaml, why=why is not None, against=against is not None)
+    resolved = _plan_of(recipe, set_ or [], runs)
+    if against is not None:
+        typer.echo(_against(resolved, against, runs, json))
+    else:
+        typer.echo(_view(resolved, full, json, yaml, why))
+
+
+def _one_view(**chosen: bool) -> None:
+    from fusionrun.errors import UserError
+
+    names = [f"--{name}" for name, given in chosen.items() if given]
+    if len(names) > 1:
+        raise UserError(f"{' and '.join(names)} show different things; give one of them")
+
+
+def _plan_of(recipe: Path, settings: list[str], runs: str | None) -> Plan:
+    from fusionrun.plan.resolve import make_plan
+    from fusionrun.recipe.read import read_recipe
+    from fusionrun.store.runs import runs_dir
+
+    return make_plan(read_recipe(recipe, settings), runs_dir(runs))
+
+
+def _view(plan: Plan, full: bool, json: bool, yaml: bool, key: str | None) -> str:
+    from fusionrun.plan import as_recipe, screen
+    from fusionrun.store.layout import run_id
+
+    if json:
+        return _dumped(
+            {key: plan.to_json()["values"][key]} if key in plan.values else plan.to_json()
+        )
+    if yaml:
+        return as_recipe.as_recipe(plan).rstrip("\n")
+    if key is not None:
+        return screen.why(plan, key)
+    concise = screen.screen(plan, run_id(plan.name, plan.hash, plan.seed))
+    return f"{concise}\n\n{screen.every_value(plan)}" if full else concise
+
+
+def _against(plan: Plan, other: str, runs: str | None, json: bool) -> str:
+    from fusionrun.plan.against import compare, render
+
+    comparison = compare(plan, _other_plan(other, runs))
+    return _dumped(comparison.to_json()) if json else render(comparison, other)
+
+
+def _other_plan(other: str, runs: str | None) -> Plan:
+    from fusionrun.plan.stored import read_plan
+    from fusionrun.store.runs import find_run, runs_dir
+
+    if other.endswith((".yaml", ".yml")):
+        return _plan_of(Path(other), [], runs)
+    return read_plan(find_run(runs_dir(runs), other).plan)
+
+
+def _dumped(content: object) -> str:
+    from json import dumps
+
+    return dumps(content, indent=2, ensure_ascii=False)

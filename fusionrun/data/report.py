@@ -1,0 +1,29 @@
+"""How a wrong data set is reported: what, what came, what was expected, and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fusionrun.errors import DataError, Problem
+
+_SHOWN = 12
+
+
+def data_error(what: str, *, got: str = "", expected: str = "", fix: str = "") -> DataError:
+    """A `DataError` laid out like a recipe's problem. `what` names the file or the key."""
+    return DataError(Problem(None, what, got, expected, fix).render())
+
+
+def listing(names: Iterable[object]) -> str:
+    """Names in a row, cut short when there are many."""
+    texts = [str(name) for name in names]
+    more = f", … ({len(texts)} in all)" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A question that names the nearest of `known`; empty when none is near."""
+    from difflib import get_close_matches  # only errors pay for it
+
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else ""

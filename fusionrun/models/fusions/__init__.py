@@ -1,0 +1,1 @@
+"""One file for each fusion type; `fusionrun.schema.fusions` says which class carries out which."""

@@ -1,0 +1,112 @@
+"""The whole network: experts, their heads, the fusion and the global head, as components.
+
+Owns how the components are wired and what they are called. How they are sized is for
+`fusionrun.models.build`, what they learn from for `fusionrun.train`.
+
+Shapes: B batch, E experts, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fusionrun.models.experts import Expert
+
+__all__ = ["FusionNetwork", "Outputs"]
+
+
+class Outputs(NamedTuple):
+    """What a batch gives.
+
+    Attributes:
+        expert_logits: (E, B, C), each head's. Where a view is missing they are finite and say
+            nothing: they come from the training split's mean.
+        global_logits: (B, C).
+    """
+
+    expert_logits: Tensor
+    global_logits: Tensor
+
+
+class FusionNetwork(nn.Module):
+    """Both paths: each expert to its own head, and all of them through the fusion.
+
+    Args:
+        experts: by name, in the recipe's order.
+        heads: by the same names: (B, F_i) to (B, C).
+        fusion: joins features, or the heads' logits where its `uses_features` is False.
+        global_head: reads what the fusion gives.
+
+    Raises:
+        ValueError: heads and experts do not have the same names in the same order.
+    """
+
+    def __init__(
+        self,
+        experts: Mapping[str, Expert],
+        heads: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        global_head: nn.Module,
+    ) -> None:
+        super().__init__()
+        if list(experts) != list(heads):
+            raise ValueError(f"heads: got {list(heads)}, expected {list(experts)}, as the experts")
+        self.names = tuple(experts)
+        # Lists, not ModuleDicts: those refuse names such as `keys` and `train`.
+        self.experts = nn.ModuleList(experts.values())
+        self.heads = nn.ModuleList(heads.values())
+        self.fusion = fusion
+        self.global_head = global_head
+
+    def components(self) -> dict[str, nn.Module]:
+        """The parts that are trained and saved by themselves, in the contract's order."""
+        experts = zip(self.names, self.experts, strict=True)
+        heads = zip(self.names, self.heads, strict=True)
+        return {
+            **{f"experts.{name}": expert for name, expert in experts},
+            **{f"heads.{name}": head for name, head in heads},
+            "fusion": self.fusion,
+            "global_head": self.global_head,
+        }
+
+    def scale(self, raw: Sequence[Tensor]) -> list[Tensor]:
+        """Each expert's raw view, (B, *view), as `forward` takes it."""
+        return [expert.scale(view) for expert, view in zip(self._experts, raw, strict=True)]
+
+    def forward(self, scaled: Sequence[Tensor], present: Tensor | None = None) -> Outputs:
+        """Both paths on a batch.
+
+        Args:
+            scaled: what `Expert.scale` gives, for each expert: (B, *input_shape).
+            present: (B, E), bool: which views a sample has; None: all of them. What stands in a
+                missing view changes nothing.
+        """
+        if present is not None:
+            scaled = [_without(x, ~present[:, i]) for i, x in enumerate(scaled)]
+        features = [expert.encode(x) for expert, x in zip(self._experts, scaled, strict=True)]
+        logits = [head(f) for head, f in zip(self.heads, features, strict=True)]
+        expert_logits = torch.stack(logits)
+        uses_features = self.fusion.uses_features
+        fused = self.fusion(features if uses_features else expert_logits, present)
+        return Outputs(expert_logits, self.global_head(fused))
+
+    @property
+    def experts_by_name(self) -> dict[str, Expert]:
+        """The experts, in order."""
+        return dict(zip(self.names, self._experts, strict=True))
+
+    @property
+    def _experts(self) -> list[Expert]:
+        return list(self.experts)  # type: ignore[arg-type]
+
+
+def _without(scaled: Tensor, missing: Tensor) -> Tensor:
+    """Zero, the training split's mean, where a view is missing (B,).
+
+    Already here, since a BatchNorm inside the backbone would spread it over the batch.
+    """
+    return scaled.masked_fill(missing.view(-1, *[1] * (scaled.ndim - 1)), 0)

@@ -1,0 +1,1 @@
+"""From a `Recipe` to a `Plan`: every value resolved, each with its reason. No torch."""

@@ -1,0 +1,169 @@
+"""Values that are right one by one and wrong together, or wrong for this data. Each a `Problem`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fusionrun.data.header import DataSummary
+from fusionrun.errors import NotYetError, Problem, RecipeError
+from fusionrun.plan.ledger import Ledger
+from fusionrun.recipe.document import Path, dotted
+from fusionrun.recipe.problems import shown
+from fusionrun.recipe.read import Source
+from fusionrun.recipe.suggest import nearest
+
+_SGD_ONLY = ("momentum", "nesterov")
+_ADAM_ONLY = ("betas", "eps")
+
+
+def check_experts(source: Source, summary: DataSummary) -> None:
+    """Experts against the data: their views exist, their shapes fit, this version builds them."""
+    problems = [
+        problem
+        for name in source.recipe.experts
+        if (problem := _expert_problem(source, name, summary))
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _expert_problem(source: Source, name: str, summary: DataSummary) -> Problem | None:
+    expert = source.recipe.experts[name]
+    if expert.view not in summary.views:
+        path: Path = ("experts", name, "view")
+        return _choice(source, path, expert.view, tuple(summary.views), "the data's views")
+    if expert.module is None:
+        place = source.document.place(("experts", name, "model"))
+        raise NotYetError(
+            f"{place}: model {expert.model!r} is understood, and this version cannot build it yet; "
+            "mlp and cnn are built"
+        )
+    shape = summary.views[expert.view]
+    try:
+        expert.check(shape)
+    except ValueError as error:
+        size = " × ".join(map(str, shape))
+        return Problem(
+            place=source.document.place(("experts", name), "key"),
+            key=f"experts.{name}",
+            got=f"view {expert.view!r} of shape {size} for model {expert.model!r}",
+            expected=str(error),
+        )
+    return None
+
+
+def check_recipe(source: Source, ledger: Ledger) -> None:
+    """Everything that can only be seen once values are resolved."""
+    checks = (_names, _heads, _distillation, _attention, _optimizer, _sweep)
+    problems = [problem for check in checks for problem in check(source, ledger)]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _names(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    """Names that must be an expert's."""
+    experts = tuple(source.recipe.experts)
+    for name in source.recipe.learning_rates.experts:
+        if name not in experts:
+            path = ("learning_rates", "experts", name)
+            yield _choice(source, path, name, experts, "the recipe's experts", at_key=True)
+    chosen = source.recipe.training.selection.path
+    paths = ("global", "mean_of_experts", *experts)
+    if chosen not in paths:
+        yield _choice(source, ("training", "selection", "path"), chosen, paths, "the paths")
+
+
+def _heads(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    if "fusion.num_heads" not in ledger:
+        return
+    dim, heads = ledger["fusion.dim"], ledger["fusion.num_heads"]
+    if dim % heads:
+        fitting = [str(n) for n in range(1, min(dim, 64) + 1) if dim % n == 0]
+        path: Path = ("fusion", "num_heads")
+        if not source.document.has(path):
+            path = ("fusion", "dim")
+        yield Problem(
+            place=source.document.place(path),
+            key="fusion.num_heads",
+            got=f"{heads} heads for dim {dim}",
+            expected=f"a number that divides {dim}: {', '.join(fitting)}",
+        )
+
+
+def _distillation(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    path = ("knowledge_transfer", "knowledge_distillation_weight")
+    if len(source.recipe.experts) == 1 and ledger[dotted(path)] > 0:
+        yield Problem(
+            place=source.document.place(path),
+            key=dotted(path),
+            got=f"{ledger[dotted(path)]:g} with one expert",
+            expected="0, or at least two experts to learn from each other",
+        )
+
+
+def _attention(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    """Attention between experts needs features to attend to."""
+    path = ("knowledge_transfer", "cross_expert_attention")
+    fusion = source.recipe.fusion
+    if ledger[dotted(path)] and not fusion.uses_features:
+        yield Problem(
+            place=source.document.place(path),
+            key=dotted(path),
+            got=f"true with fusion type {fusion.type}",
+            expected=f"false: {fusion.type} joins the heads' outputs, not features",
+        )
+
+
+def _optimizer(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    prefix = ("training", "optimizer")
+    kind = ledger[dotted((*prefix, "type"))]
+    for name in _ADAM_ONLY if kind == "SGD" else _SGD_ONLY:
+        path = (*prefix, name)
+        if ledger.given_number(dotted(path)) and ledger[dotted(path)]:
+            yield Problem(
+                place=source.document.place(path, "key"),
+                key=dotted(path),
+                got=f"{name} with type {kind}",
+                expected=f"{name} only with {'Adam or AdamW' if kind == 'SGD' else 'SGD'}",
+                fix=f"remove {name!r}, or change 'type'",
+            )
+    path = (*prefix, "nesterov")
+    if kind == "SGD" and ledger[dotted(path)] and not ledger["training.optimizer.momentum"]:
+        yield Problem(
+            place=source.document.place(path),
+            key=dotted(path),
+            got="nesterov without momentum",
+            expected="a momentum above 0, or nesterov: false",
+        )
+
+
+def _sweep(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    """Keys of a sweep must be keys of the recipe."""
+    sweep = source.recipe.sweep
+    if sweep is None:
+        return
+    keys = tuple(key for key in ledger.values() if not key.startswith("sweep"))
+    for part in ("grid", "zip"):
+        for key in getattr(sweep, part):
+            if key not in keys:
+                path = ("sweep", part, key)
+                yield _choice(source, path, key, keys, "the recipe's keys", at_key=True)
+
+
+def _choice(
+    source: Source,
+    path: Path,
+    value: str,
+    valid: Sequence[str],
+    what: str,
+    at_key: bool = False,
+) -> Problem:
+    found = nearest(value, valid)
+    listed = ", ".join(valid[:12]) + (", …" if len(valid) > 12 else "")
+    return Problem(
+        place=source.document.place(path, "key" if at_key else "value"),
+        key=dotted(path),
+        got=shown(value),
+        expected=f"one of {what}: {listed}",
+        fix=f"did you mean {found!r}?" if found else "",
+    )

@@ -1,0 +1,111 @@
+"""The leaves of a recipe while they are being resolved: which are settled, by whom, which wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fusionrun.plan.leaves import leaves, nest
+from fusionrun.plan.plan import Origin, Value
+from fusionrun.recipe.document import Document, parse_dotted
+from fusionrun.recipe.read import Source
+from fusionrun.schema.base import AUTO
+
+PENDING = Value(AUTO, "default", "not resolved")
+
+
+class Ledger:
+    """Every leaf of a recipe by its dotted key, in the schema's order.
+
+    A leaf is settled once: by the recipe, `--set`, a preset, a rule or a default. The order of
+    settling does not matter to the result; what stays pending at the end is an error of ours.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._document = source.document
+        self._values = {
+            key: self._first(key, value) for key, value in leaves(source.recipe.model_dump())
+        }
+
+    def _first(self, key: str, value: Any) -> Value:
+        if value == AUTO:
+            return PENDING
+        if not self.given(key):
+            return Value(value, "default", "default")
+        return Value(value, self._origin(key), self.place(key))
+
+    def _origin(self, key: str) -> Origin:
+        return "set" if self._document.is_set(parse_dotted(key)) else "recipe"
+
+    def given(self, key: str) -> bool:
+        """Whether the user wrote this key, whatever they wrote."""
+        return self._document.has(parse_dotted(key))
+
+    def given_number(self, key: str) -> bool:
+        """Whether the user wrote a value of their own here, not `auto`."""
+        return self.given(key) and not self.pending(key)
+
+    def place(self, key: str) -> str:
+        """Where the user wrote it, as `file:line:column`, or `--set`."""
+        place = self._document.place(parse_dotted(key))
+        return f"--set {place.text}" if not place.line else str(place)
+
+    @property
+    def document(self) -> Document:
+        """The text behind the ledger."""
+        return self._document
+
+    def pending(self, key: str) -> bool:
+        """Whether a leaf stands open."""
+        return self._values.get(key) is PENDING
+
+    def waiting(self) -> list[str]:
+        """Every leaf that stands open."""
+        return [key for key in self._values if self.pending(key)]
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of a settled leaf."""
+        return self._values[key].value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def entry(self, key: str) -> Value:
+        """A leaf with its reason."""
+        return self._values[key]
+
+    def settle(
+        self, key: str, value: Any, source: Origin, why: str, steps: tuple[str, ...] = ()
+    ) -> None:
+        """Close a leaf that stands open; one that is settled keeps what it has."""
+        if self._values.get(key, PENDING) is PENDING:
+            self._values[key] = Value(value, source, why, steps)
+
+    def expand(self, key: str, section: Mapping[str, Any], source: Origin, why: str) -> None:
+        """Put a whole section in the place of an open or empty leaf; its autos stay open."""
+        new = {
+            full: PENDING if value == AUTO else Value(value, source, why)
+            for full, value in leaves(section, key)
+        }
+        items = [new if k == key else {k: v} for k, v in self._values.items()]
+        self._values = {k: v for item in items for k, v in item.items()}
+
+    def open_names(self, parent: str, names: tuple[str, ...]) -> None:
+        """Give a free mapping a leaf for each name, in this order; those written keep theirs."""
+        children = {f"{parent}.{name}": PENDING for name in names}
+        children |= {k: v for k, v in self._values.items() if k.startswith(f"{parent}.")}
+        values: dict[str, Value] = {}
+        for key, value in self._values.items():
+            values |= children if key == parent or key in children else {key: value}
+        self._values = values
+
+    def section(self, prefix: str) -> dict[str, Any]:
+        """The settled leaves below a key, nested again."""
+        below = f"{prefix}."
+        return nest(
+            {k.removeprefix(below): v.value for k, v in self._values.items() if k.startswith(below)}
+        )
+
+    def values(self) -> dict[str, Value]:
+        """All leaves."""
+        return dict(self._values)

@@ -1,0 +1,236 @@
+"""A plan: the recipe with every value resolved, each with its reason. Pure values, no torch.
+
+`plan.json` in a run directory is a plan; the job that trains reads only that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from fusionrun.data.header import DataSummary
+from fusionrun.errors import UserError
+from fusionrun.schema.base import AUTO
+from fusionrun.schema.recipe import Recipe
+
+PLAN_FORMAT = 1
+# What a run of the same weights and numbers may differ in: the hash leaves these out.
+UNHASHED = ("name", "seed", "slurm", "tracking", "sweep")
+
+Origin = Literal["recipe", "set", "preset", "rule", "default"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One resolved leaf.
+
+    Attributes:
+        value: plain JSON; tuples stand for lists.
+        source: who decided.
+        why: one line: the place in the recipe, or the rule with its inputs.
+        steps: the chain behind a number that several rules made, first to last.
+    """
+
+    value: Any
+    source: Origin
+    why: str
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a component's first weights come from."""
+
+    path: str
+    sha256: str
+    given: str
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """One component as it will be trained.
+
+    Attributes:
+        name: `experts.NAME`, `heads.NAME`, `fusion` or `global_head`.
+        input_dim: an expert: width of the features it gives; a head: that it reads; fusion and
+            global head: the fusion's `dim`.
+        parameters: trainable numbers.
+        lr: base rate.
+        rates: one per epoch.
+        rules: the rules that applied, ready to print.
+        schedule: the scheduler with every number, `eta_min` included.
+        clip: largest gradient norm of its clip group, or None.
+        accumulation: batches between two steps.
+        weights: what it starts from, or None for a fresh start.
+    """
+
+    name: str
+    input_dim: int
+    parameters: int
+    lr: float
+    rates: tuple[float, ...]
+    rules: tuple[str, ...]
+    schedule: Mapping[str, Any]
+    optimizer: str
+    weight_decay: float
+    clip: float | None
+    accumulation: int
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many steps the run takes."""
+
+    batches_per_epoch: int
+    last_batch: int
+    fusion_steps: int
+    expert_steps: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that the model itself needs while training, activations not counted."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Warn:
+    """Something that is allowed and will probably disappoint."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a job needs to know, and why."""
+
+    values: Mapping[str, Value]
+    components: Mapping[str, ComponentPlan]
+    data: DataSummary
+    steps: Steps
+    memory: Memory
+    warnings: tuple[Warn, ...] = field(default=())
+
+    @cached_property
+    def settings(self) -> Recipe:
+        """The resolved recipe, typed. Per-component numbers stand in `components`."""
+        from fusionrun.plan.leaves import nest
+
+        plain = {k: AUTO if _per_component(k, v.value) else v.value for k, v in self.values.items()}
+        return Recipe.model_validate(nest(plain))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of what decides the run's numbers, seed and name left out."""
+        content = {
+            "values": {
+                key: value.value
+                for key, value in self.values.items()
+                if key.partition(".")[0] not in UNHASHED
+            },
+            "weights": [c.weights.sha256 if c.weights else None for c in self.components.values()],
+            "data": [self.data.to_json()[key] for key in ("views", "classes", "sizes")],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return str(self.values["name"].value)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.values["seed"].value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: what `plan --json` prints and `plan.json` holds."""
+        return {
+            "format": PLAN_FORMAT,
+            "name": self.name,
+            "hash": self.hash,
+            "components": {name: _bare(c) for name, c in self.components.items()},
+            "data": self.data.to_json(),
+            "steps": asdict(self.steps),
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "values": {key: _bare(value) for key, value in self.values.items()},
+            "warnings": [asdict(warning) for warning in self.warnings],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], source: str) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            UserError: another format, or not a plan; names `source`.
+        """
+        if content.get("format") != PLAN_FORMAT:
+            raise UserError(
+                f"{source}: got plan format {content.get('format')!r}, expected {PLAN_FORMAT}: "
+                "it was written by another version of fusionrun; plan the recipe again"
+            )
+        memory = {k: v for k, v in content["memory"].items() if k != "total"}
+        return cls(
+            values={k: _build(Value, v) for k, v in content["values"].items()},
+            components={k: _component(k, v) for k, v in content["components"].items()},
+            data=DataSummary.from_json(content["data"]),
+            steps=Steps(**content["steps"]),
+            memory=Memory(**memory),
+            warnings=tuple(Warn(**warning) for warning in content["warnings"]),
+        )
+
+
+def _per_component(key: str, value: Any) -> bool:
+    return key.endswith(".eta_min") and isinstance(value, Mapping)
+
+
+T = TypeVar("T")
+
+
+def _bare(thing: Any) -> dict[str, Any]:
+    """A dataclass as a mapping, without its name and without empty optional parts."""
+    return {
+        key: value
+        for key, value in asdict(thing).items()
+        if key != "name" and not (key == "steps" and not value)
+    }
+
+
+def _component(name: str, content: Mapping[str, Any]) -> ComponentPlan:
+    weights = Weights(**content["weights"]) if content["weights"] else None
+    return _build(ComponentPlan, {**content, "name": name, "weights": weights})
+
+
+def _build(kind: type[T], content: Mapping[str, Any]) -> T:
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: tuples(v) for k, v in content.items() if k in known})
+
+
+def tuples(value: Any) -> Any:
+    """JSON lists as tuples, all the way down: what the strict schema and frozen values want."""
+    if isinstance(value, list):
+        return tuple(tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: tuples(item) for key, item in value.items()}
+    return value
+
+
+def component_names(experts: Mapping[str, Any]) -> Iterator[str]:
+    """All components in the contract's order."""
+    yield from (f"experts.{name}" for name in experts)
+    yield from (f"heads.{name}" for name in experts)
+    yield from ("fusion", "global_head")

@@ -1,0 +1,114 @@
+"""The two tables of defaults, as data: `origin`, the numbers of the scripts this tool began
+from, and `tuned`, what measured best. A preset speaks only where a recipe says `auto` or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusionrun.schema.rates import NumberTest, Rule, Scale, When
+
+
+@dataclass(frozen=True)
+class BaseRates:
+    """Rates before any rule, and weight decay."""
+
+    base_lr: float
+    head_lr: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Defaults for what a recipe leaves open.
+
+    Attributes:
+        source: where the numbers come from, for `plan --why`.
+        rates: by fusion type; types that are not named take `other_rates`.
+        rules: the default of `learning_rates.rules`.
+        values: defaults by dotted key.
+        schedulers: default of each key of `schedulers`; autos in it are resolved like a user's.
+        floor_factor: `eta_min` over the component's base rate.
+    """
+
+    name: str
+    source: str
+    rates: Mapping[str, BaseRates]
+    other_rates: BaseRates
+    rules: tuple[Rule, ...]
+    values: Mapping[str, Any]
+    schedulers: Mapping[str, Mapping[str, Any]]
+    floor_factor: float
+
+    def rates_for(self, fusion_type: str) -> BaseRates:
+        """The rates of a fusion type."""
+        return self.rates.get(fusion_type, self.other_rates)
+
+
+_COSINE = {"type": "CosineAnnealingLR", "T_max": "auto", "eta_min": "auto", "warmup": None}
+_RESTARTS = {
+    "type": "CosineAnnealingWarmRestarts",
+    "T_0": "auto",
+    "T_mult": 2,
+    "eta_min": "auto",
+    "warmup": None,
+}
+_FUSION = {"fusion.dropout": 0.2, "fusion.num_layers": 2}
+
+ORIGIN = Preset(
+    name="origin",
+    source="the origin's table",
+    rates={
+        "multiplicative": BaseRates(1e-4, 5e-4, 1e-4),
+        "multiplicativeAddition": BaseRates(1e-4, 1e-3, 1e-4),
+        "TransformerBase": BaseRates(5e-5, 2e-4, 5e-4),
+        "concatenation": BaseRates(1e-4, 1e-3, 1e-4),
+        "simpleAddition": BaseRates(1e-4, 1e-3, 1e-4),
+        "multiplicativeShifted": BaseRates(1e-4, 1e-3, 1e-4),
+    },
+    other_rates=BaseRates(1e-4, 1e-3, 1e-4),
+    rules=(
+        Rule(when=When(input_dim=NumberTest(gt=1000)), scale=Scale(base_lr=0.7, head_lr=0.8)),
+        Rule(when=When(input_dim=NumberTest(lt=100)), scale=Scale(base_lr=1.3, head_lr=1.2)),
+    ),
+    values={
+        **_FUSION,
+        "fusion.feature_norm": "fusion",
+        "knowledge_transfer.lambda_loss": 1.0,
+        "knowledge_transfer.knowledge_distillation_weight": 0.1,
+        "knowledge_transfer.temperature": 3.0,
+        "knowledge_transfer.teacher": "peers",
+        "knowledge_transfer.expert_gradient_accumulation": 2,
+        "knowledge_transfer.fusion_gradient_clipping": 1.0,
+        "knowledge_transfer.expert_gradient_clipping": 5.0,
+        "training.optimizer.type": "SGD",
+    },
+    schedulers={"experts": _RESTARTS, "fusion": _COSINE, "global_head": _COSINE},
+    floor_factor=0.1,
+)
+
+TUNED = Preset(
+    name="tuned",
+    source="what measured best on the handwritten digits",
+    rates={},
+    other_rates=BaseRates(1e-3, 1e-3, 1e-2),
+    rules=(Rule(when=When(pretrained=True), scale=Scale(base_lr=0.1)),),
+    values={
+        **_FUSION,
+        "fusion.feature_norm": "shared",
+        "knowledge_transfer.lambda_loss": 1.0,
+        "knowledge_transfer.knowledge_distillation_weight": 0.0,
+        "knowledge_transfer.temperature": 3.0,
+        "knowledge_transfer.teacher": "peers",
+        "knowledge_transfer.expert_gradient_accumulation": 1,
+        "knowledge_transfer.fusion_gradient_clipping": 1.0,
+        "knowledge_transfer.expert_gradient_clipping": 1.0,
+        "training.optimizer.type": "AdamW",
+    },
+    schedulers={"experts": _COSINE, "fusion": _COSINE, "global_head": _COSINE},
+    floor_factor=0.0,
+)
+
+PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (ORIGIN, TUNED)}

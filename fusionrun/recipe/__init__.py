@@ -1,0 +1,1 @@
+"""From YAML text to a `Recipe`, every problem with its place."""

@@ -1,0 +1,97 @@
+"""From a file and `--set` arguments to a `Recipe`; every problem at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fusionrun.errors import Problem, RecipeError, UserError
+from fusionrun.recipe.document import Document, dotted, parse_dotted, read_document
+from fusionrun.recipe.problems import problems_of
+from fusionrun.recipe.suggest import nearest
+from fusionrun.schema.describe import spot_of
+from fusionrun.schema.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recipe with the text it came from.
+
+    Attributes:
+        recipe: validated, nothing resolved yet.
+        document: values and places, `--set` included.
+        text: what the user wrote, unchanged.
+        base_dir: what relative paths in the recipe are relative to.
+    """
+
+    recipe: Recipe
+    document: Document
+    text: str
+    base_dir: Path
+
+
+def read_recipe(path: Path, settings: Sequence[str] = ()) -> Source:
+    """Read a recipe's file.
+
+    Args:
+        path: the YAML file.
+        settings: `key=value` arguments of `--set`, applied in order on top of the file.
+
+    Raises:
+        UserError: the file cannot be read.
+        RecipeError: with every problem found, in file order.
+    """
+    raw = _read(path)
+    document = read_document(raw, str(path))
+    for setting in settings:
+        document = _with_setting(document, setting)
+    return Source(_validate(document), document, raw.decode("utf-8-sig"), path.resolve().parent)
+
+
+def _validate(document: Document) -> Recipe:
+    value = {key: item for key, item in document.value.items() if not key.startswith("x-")}
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError(problems_of(error, document)) from error
+
+
+def _with_setting(document: Document, setting: str) -> Document:
+    """Lay one `--set` on top; names that the user chose (experts) must exist already."""
+    changed = document.with_setting(setting)
+    path = parse_dotted(setting.partition("=")[0].strip())
+    for depth in range(1, len(path) + 1):
+        spot = spot_of(path[: depth - 1], document.value)
+        taken = document.get(path[: depth - 1]) if document.has(path[: depth - 1]) else {}
+        if spot and spot.is_free_mapping and path[0] == "experts" and path[depth - 1] not in taken:
+            raise RecipeError([_no_such_name(changed, path[:depth], tuple(taken))])
+    return changed
+
+
+def _no_such_name(
+    document: Document, path: tuple[str | int, ...], names: tuple[str, ...]
+) -> Problem:
+    found = nearest(str(path[-1]), names)
+    return Problem(
+        place=document.place(path, "key"),
+        key=dotted(path),
+        got=f"the name {path[-1]!r}",
+        expected=f"one of {', '.join(names)}",
+        fix=f"did you mean {found!r}?" if found else "--set changes what the recipe has",
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.y*ml")])
+        hint = f"; did you mean {path.parent / near}?" if near else ""
+        raise UserError(f"{path}: no such file{hint}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a directory; expected a recipe's YAML file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error

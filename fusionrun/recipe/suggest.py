@@ -1,0 +1,104 @@
+"""The nearest valid name for what a user wrote, here or in another section."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cache
+
+# What other tools call it, and where it is set here. One entry per name, lower case.
+FOREIGN_NAMES = {
+    "accumulate_grad_batches": "knowledge_transfer.expert_gradient_accumulation",
+    "alpha": "knowledge_transfer.knowledge_distillation_weight",
+    "amp": "training.precision",
+    "backbone": "experts.NAME.model",
+    "batch": "training.batch_size",
+    "bs": "training.batch_size",
+    "clip": "knowledge_transfer.fusion_gradient_clipping",
+    "clip_grad_norm": "knowledge_transfer.fusion_gradient_clipping",
+    "cpus": "slurm.cpus_per_task",
+    "dataset": "data",
+    "distillation": "knowledge_transfer.knowledge_distillation_weight",
+    "distillation_weight": "knowledge_transfer.knowledge_distillation_weight",
+    "embed_dim": "fusion.dim",
+    "fusion_dim": "fusion.dim",
+    "fusion_type": "fusion.type",
+    "global_head_lr": "learning_rates.global_head",
+    "gpus": "slurm.gpus_per_node",
+    "grad_clip": "knowledge_transfer.fusion_gradient_clipping",
+    "gradient_accumulation": "knowledge_transfer.expert_gradient_accumulation",
+    "gradient_accumulation_steps": "knowledge_transfer.expert_gradient_accumulation",
+    "gradient_clip_val": "knowledge_transfer.fusion_gradient_clipping",
+    "gradient_clipping": "knowledge_transfer.fusion_gradient_clipping",
+    "hidden_size": "fusion.hidden_dim",
+    "kd_weight": "knowledge_transfer.knowledge_distillation_weight",
+    "label_column": "data.label",
+    "lambda": "knowledge_transfer.lambda_loss",
+    "learning_rate": "learning_rates.base_lr",
+    "lr": "learning_rates.base_lr",
+    "lr_scheduler": "schedulers",
+    "max_epochs": "training.epochs",
+    "modalities": "experts",
+    "mixed_precision": "training.precision",
+    "models": "experts",
+    "n_epochs": "training.epochs",
+    "num_epochs": "training.epochs",
+    "num_hidden_layers": "fusion.num_layers",
+    "optim": "training.optimizer",
+    "output_dim": "experts.NAME.features",
+    "patience": "training.early_stopping.patience",
+    "random_seed": "seed",
+    "scheduler": "schedulers",
+    "smoothing": "augmentation.label_smoothing",
+    "t": "knowledge_transfer.temperature",
+    "target": "data.label",
+    "tau": "knowledge_transfer.temperature",
+    "test_size": "data.split.test",
+    "val_size": "data.split.val",
+    "val_split": "data.split.val",
+    "walltime": "slurm.time",
+    "wd": "training.optimizer.weight_decay",
+}
+
+
+def nearest(name: str, valid: Sequence[str], cutoff: float = 0.6) -> str | None:
+    """The valid name most like `name`, or None. Case, `_` and `-` count for nothing."""
+    by_fold = {_fold(candidate): candidate for candidate in valid}
+    found = get_close_matches(_fold(name), by_fold, n=1, cutoff=cutoff)
+    return by_fold[found[0]] if found else None
+
+
+def fix_for_key(key: str, section: str, valid: Sequence[str]) -> str:
+    """What to say of an unknown key in `section` (dotted, empty at the top) with keys `valid`."""
+    if not (foreign := FOREIGN_NAMES.get(key.casefold())) and (here := nearest(key, valid, 0.7)):
+        return f"did you mean {here!r}?"
+    if there := foreign or _elsewhere(key):
+        return f"{key!r} is not known here; {_named(there, section)!r} sets it"
+    return f"remove {key!r}" + ("" if section else ", or write it as 'x-…' if it is a note")
+
+
+def _elsewhere(key: str) -> str | None:
+    last = {full.rpartition(".")[2]: full for full in reversed(_all_keys())}
+    found = nearest(key, tuple(last), cutoff=0.8)
+    return last[found] if found else None
+
+
+def _named(key: str, section: str) -> str:
+    """Put the expert's own name for NAME where the mistake stands inside that expert."""
+    parts = section.split(".")
+    if parts[0] == "experts" and len(parts) > 1:
+        if key == "learning_rates.base_lr":
+            return f"learning_rates.experts.{parts[1]}"
+        return key.replace("NAME", parts[1])
+    return key
+
+
+@cache
+def _all_keys() -> tuple[str, ...]:
+    from fusionrun.schema.describe import all_keys
+
+    return tuple(all_keys())
+
+
+def _fold(name: str) -> str:
+    return name.casefold().replace("_", "").replace("-", "")

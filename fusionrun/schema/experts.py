@@ -1,0 +1,315 @@
+"""Experts: the backbones that turn a view into features, by `model`.
+
+Owns what a recipe may say of an expert and what follows from it without torch: the width of its
+features, the sizes its torch module is built with, the names and shapes of its tensors.
+
+A new backbone is one torch file and one section class here: subclass `Expert`, name the torch
+class in `module`, and say `input_dim`, `module_args`, `blueprint` and, if not every view fits,
+`check`. Another package offers one as an entry point of the group `fusionrun.experts`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from fusionrun.blueprint import Tensor, batch_norm, linear
+from fusionrun.errors import NotYetError
+from fusionrun.schema.base import NAME_PATTERN, Count, Section
+from fusionrun.schema.kinds import Kinds
+
+Shape = tuple[int, ...]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _weights(value: str) -> str:
+    if not value or (value.startswith("run:") and not re.fullmatch(_RUN_WEIGHTS, value)):
+        raise PydanticCustomError("weights", "a path, or run:ID#experts.NAME")
+    return value
+
+
+_RUN_WEIGHTS = rf"run:[^#]+#experts\.{NAME_PATTERN}"
+
+
+class Epochs(Section):
+    """A length of time."""
+
+    epochs: Count
+    """Passes over the training split."""
+
+
+class Until(Section):
+    """Frozen at first, trained later."""
+
+    until: Epochs
+    """How long the expert stays frozen."""
+
+
+def _freeze(value: Any) -> Any:
+    """Choose between the two forms here: a pydantic union would report errors of both."""
+    if isinstance(value, Mapping):
+        return Until.model_validate(value)
+    if not isinstance(value, bool | Until):
+        raise PydanticCustomError("freeze", "true, false, or a mapping: until with epochs below it")
+    return value
+
+
+class Expert(Section):
+    """Base of every expert.
+
+    `view_shape` in every method is the shape of one sample of the expert's view: (features,),
+    (height, width) or (channels, height, width). A kind whose `module` is None is understood,
+    and its methods raise NotYetError.
+    """
+
+    module: ClassVar[str | None] = None
+    """The torch backbone, as `package.module:Class`; None: this version cannot build it."""
+
+    model: str
+    """Kind of backbone."""
+    view: str
+    """Name of the view it reads; several experts may read one view."""
+    weights: Annotated[str, AfterValidator(_weights)] | None = None
+    """What it starts from: a path, or `run:ID#experts.NAME`; null: a fresh start."""
+    freeze: Annotated[bool | Until, BeforeValidator(_freeze)] = False
+    """Keep its weights as they are: true, or `until: {epochs: n}`."""
+
+    def check(self, view_shape: Shape) -> None:
+        """Whether the view can be read.
+
+        Raises:
+            ValueError: it cannot; the message says what would have been right.
+        """
+        if not view_shape:
+            raise ValueError("a view with at least one number for each sample")
+
+    def input_dim(self, view_shape: Shape) -> int:
+        """The width of the features it gives: what the fusion takes in."""
+        raise self._not_yet()
+
+    def module_args(self, view_shape: Shape) -> dict[str, Any]:
+        """Keyword arguments of the torch backbone: numbers, words and tuples of numbers."""
+        raise self._not_yet()
+
+    def blueprint(self, view_shape: Shape) -> dict[str, Tensor]:
+        """Every tensor of the torch backbone, as in its `state_dict`."""
+        raise self._not_yet()
+
+    def _not_yet(self) -> NotYetError:
+        return NotYetError(
+            f"model {self.model!r} is understood, and this version cannot build it yet; "
+            "mlp and cnn are built"
+        )
+
+
+class MLP(Expert):
+    """A multi-layer perceptron on the view's numbers in one row, images included."""
+
+    module: ClassVar[str | None] = "fusionrun.models.experts:MLP"
+
+    model: Literal["mlp"]
+    """Multi-layer perceptron."""
+    hidden: tuple[Count, ...] = (128,)
+    """Widths of the hidden layers, first to last; [] for none."""
+    features: Count = 64
+    """Width of the features: the expert's input_dim."""
+    dropout: Dropout = 0.0
+    """Dropout after each hidden layer."""
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    """After each layer, the last one included."""
+
+    def input_dim(self, view_shape: Shape) -> int:
+        """`features`, whatever the view."""
+        return self.features
+
+    def module_args(self, view_shape: Shape) -> dict[str, Any]:
+        """Sizes of `fusionrun.models.experts.MLP`."""
+        return {
+            "input_shape": (prod(view_shape),),
+            "hidden": self.hidden,
+            "features": self.features,
+            "dropout": self.dropout,
+            "activation": self.activation,
+        }
+
+    def blueprint(self, view_shape: Shape) -> dict[str, Tensor]:
+        """One Linear for each hidden layer, and one to the features."""
+        widths = (prod(view_shape), *self.hidden, self.features)
+        tensors: dict[str, Tensor] = {}
+        for number, (n_in, n_out) in enumerate(pairwise(widths)):
+            tensors |= linear(f"layers.{number}", n_in, n_out)
+        return tensors
+
+
+def _image_shape(value: Shape) -> Shape:
+    if len(value) not in (2, 3):
+        raise PydanticCustomError("image_shape", "[height, width] or [channels, height, width]")
+    return value
+
+
+ImageShape = Annotated[
+    tuple[Count, ...],
+    AfterValidator(_image_shape),
+    Field(json_schema_extra={"minItems": 2, "maxItems": 3}),
+]
+
+
+class CNN(Expert):
+    """A plain convolutional network for small images; each block halves height and width."""
+
+    module: ClassVar[str | None] = "fusionrun.models.experts:CNN"
+
+    model: Literal["cnn"]
+    """Small convolutional network."""
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64)
+    """Channels of the blocks, first to last."""
+    features: Count = 64
+    """Width of the features: the expert's input_dim."""
+    dropout: Dropout = 0.0
+    """Dropout before the last layer."""
+    shape: ImageShape | None = None
+    """Image shape of a vector view: [height, width] or [channels, height, width]."""
+
+    def check(self, view_shape: Shape) -> None:
+        """The view is an image, or `shape` makes it one, large enough for every block."""
+        if self.shape is None and len(view_shape) not in (2, 3):
+            raise ValueError(
+                "an image, or the key 'shape' that says which image a row of "
+                f"{prod(view_shape)} numbers is: [height, width] or [channels, height, width]"
+            )
+        if self.shape is not None:
+            self._check_reshape(view_shape, self.shape)
+        blocks, (_, *size) = len(self.channels), self._input_shape(view_shape)
+        if min(size) < 2**blocks:
+            raise ValueError(
+                f"an image of at least {2**blocks} × {2**blocks} for {blocks} blocks that halve it "
+                f"each; {size[0]} × {size[1]} allows {min(size).bit_length() - 1} in 'channels'"
+            )
+
+    def _check_reshape(self, view_shape: Shape, shape: Shape) -> None:
+        if len(view_shape) > 1 and view_shape != shape:
+            raise ValueError("no 'shape': the view is an image already")
+        if prod(shape) != prod(view_shape):
+            raise ValueError(
+                f"a 'shape' of {prod(view_shape)} numbers in all; "
+                f"{' × '.join(map(str, shape))} is {prod(shape)}"
+            )
+
+    def _input_shape(self, view_shape: Shape) -> tuple[int, int, int]:
+        """(channels, height, width) of what the first convolution sees."""
+        *channels, height, width = self.shape or view_shape
+        return (channels[0] if channels else 1, height, width)
+
+    def input_dim(self, view_shape: Shape) -> int:
+        """`features`, whatever the view."""
+        return self.features
+
+    def module_args(self, view_shape: Shape) -> dict[str, Any]:
+        """Sizes of `fusionrun.models.experts.CNN`."""
+        return {
+            "input_shape": self._input_shape(view_shape),
+            "channels": self.channels,
+            "features": self.features,
+            "dropout": self.dropout,
+        }
+
+    def blueprint(self, view_shape: Shape) -> dict[str, Tensor]:
+        """A convolution and a BatchNorm for each block, and a Linear to the features."""
+        widths = (self._input_shape(view_shape)[0], *self.channels)
+        tensors: dict[str, Tensor] = {}
+        for number, (c_in, c_out) in enumerate(pairwise(widths)):
+            tensors[f"convs.{number}.weight"] = Tensor((c_out, c_in, 3, 3))
+            tensors |= batch_norm(f"norms.{number}", c_out)
+        return tensors | linear("output", self.channels[-1], self.features)
+
+
+class ResNet18(Expert):
+    """ResNet-18 (He et al., 2016)."""
+
+    model: Literal["resnet18"]
+    """Residual network of 18 layers."""
+
+
+class ResNeXt29(Expert):
+    """ResNeXt-29 (Xie et al., 2017)."""
+
+    model: Literal["resnext29"]
+    """Residual network of 29 layers with grouped convolutions."""
+
+
+class DenseNet121(Expert):
+    """DenseNet-121 (Huang et al., 2017)."""
+
+    model: Literal["densenet121"]
+    """Densely connected network of 121 layers."""
+
+
+class WideResNet(Expert):
+    """A wide residual network (Zagoruyko and Komodakis, 2016)."""
+
+    model: Literal["wideresnet"]
+    """Wide residual network."""
+    depth: Count = 28
+    """Number of layers."""
+    width: Count = 10
+    """Factor on the number of channels."""
+
+
+class Collected(Expert):
+    """Base of the kinds that name a model of another collection after a prefix."""
+
+    prefix: ClassVar[str]
+    """What `model` begins with."""
+
+
+class Timm(Collected):
+    """A model of the timm collection, by its name there."""
+
+    prefix: ClassVar[str] = "timm:"
+
+    model: Annotated[str, Field(pattern=r"^timm:\S+$")]
+    """`timm:NAME`."""
+
+
+class Torchvision(Collected):
+    """A model of torchvision, by its name there."""
+
+    prefix: ClassVar[str] = "torchvision:"
+
+    model: Annotated[str, Field(pattern=r"^torchvision:\S+$")]
+    """`torchvision:NAME`."""
+
+
+class ExpertKinds(Kinds[Expert]):
+    """Kinds of experts, of which some are a whole collection: any name after their prefix.
+
+    A collection is listed as `prefix:NAME`, so that lists of kinds stay short.
+    """
+
+    def __init__(self, tag: str, builtin: Sequence[type[Expert]], group: str | None = None) -> None:
+        super().__init__(tag, builtin, group)
+        self._collections = [kind for kind in builtin if issubclass(kind, Collected)]
+
+    def _tag_of(self, kind: type[Expert]) -> str:
+        return f"{kind.prefix}NAME" if issubclass(kind, Collected) else super()._tag_of(kind)
+
+    def find(self, name: object) -> type[Expert] | None:
+        """The section class of a tag; a collection's for any name after its prefix."""
+        if isinstance(name, str):
+            for kind in self._collections:
+                if name.startswith(kind.prefix) and name != kind.prefix:
+                    return kind
+        return super().find(name)
+
+
+EXPERTS = ExpertKinds(
+    "model",
+    [MLP, CNN, ResNet18, ResNeXt29, DenseNet121, WideResNet, Timm, Torchvision],
+    group="fusionrun.experts",
+)

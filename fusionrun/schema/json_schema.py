@@ -1,0 +1,67 @@
+"""The recipe's JSON Schema, for editors that check and complete YAML.
+
+Each key's description is the docstring under its field. They are read off the source here, and
+only here: pydantic would do it at every start of the program.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from fusionrun.schema.base import Section
+from fusionrun.schema.recipe import Recipe
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema, draft 2020-12; a recipe names it in `# yaml-language-server: $schema=`."""
+    schema = Recipe.model_json_schema()
+    docs = {kind.__name__: field_docs(kind) for kind in _subclasses(Section)}
+    for title, properties in _objects(schema):
+        for name, text in docs.get(title, {}).items():
+            if name in properties:
+                properties[name]["description"] = text
+    schema["patternProperties"] = {"^x-": {}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def field_docs(kind: type[Section]) -> dict[str, str]:
+    """The docstring under each field of a section, inherited ones included, by field name."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if issubclass(base, Section) and base is not Section:
+            docs |= _own_docs(base)
+    return docs
+
+
+def _own_docs(kind: type[Section]) -> dict[str, str]:
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    body = tree.body if isinstance(tree, ast.ClassDef) else []
+    docs = {}
+    for field, text in zip(body, body[1:], strict=False):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            docs[field.target.id] = inspect.cleandoc(str(text.value.value)).replace("\n", " ")
+    return docs
+
+
+def _subclasses(kind: type[Section]) -> Iterator[type[Section]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _subclasses(below)
+
+
+def _objects(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of a schema that has properties, with its title."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("title"), str) and isinstance(schema.get("properties"), dict):
+            yield schema["title"], schema["properties"]
+        for value in schema.values():
+            yield from _objects(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _objects(value)

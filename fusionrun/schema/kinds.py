@@ -1,0 +1,97 @@
+"""Sections that come in kinds: an expert by `model`, a fusion, a scheduler or a data source by
+`type` or `source`. The tag's value picks the model class that checks the rest.
+
+A kind of this package stands in a tuple beside its `Kinds`; a kind of a user's package is an
+entry point that names its section class. Entry points are only looked up for a tag that no
+built-in kind bears, so an ordinary recipe never pays for the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
+
+from fusionrun.schema.base import Section
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+S = TypeVar("S", bound=Section)
+
+
+class Kinds(Generic[S]):
+    """The kinds of one section, as an annotation: `fusion: Annotated[Fusion, FUSIONS]`.
+
+    Args:
+        tag: the key that names the kind. Each class declares it as a one-valued `Literal`.
+        builtin: the section classes of this package.
+        group: entry-point group in which other packages offer more; None for a closed set.
+    """
+
+    def __init__(self, tag: str, builtin: Sequence[type[S]], group: str | None = None) -> None:
+        self.tag = tag
+        self.group = group
+        self._builtin = {self._tag_of(kind): kind for kind in builtin}
+
+    def _tag_of(self, kind: type[S]) -> str:
+        (value,) = kind.model_fields[self.tag].annotation.__args__  # type: ignore[union-attr]
+        return str(value)
+
+    def names(self) -> tuple[str, ...]:
+        """Every known tag: the built-in ones in their order, then those of other packages."""
+        return (*self._builtin, *(n for n in self._offered() if n not in self._builtin))
+
+    def find(self, name: object) -> type[S] | None:
+        """The section class of a tag, or None. Raises what a broken entry point raises."""
+        if not isinstance(name, str):
+            return None
+        if name not in self._builtin and name in self._offered():
+            return self._offered()[name].load()  # type: ignore[no-any-return]
+        return self._builtin.get(name)
+
+    def choose(self, value: object) -> type[S] | None:
+        """The section class that checks a mapping, by its tag; None when that cannot be told."""
+        return self.find(value.get(self.tag)) if isinstance(value, Mapping) else None
+
+    def _offered(self) -> Mapping[str, EntryPoint]:
+        return _entry_points(self.group) if self.group else {}
+
+    def _validate(self, value: Any) -> S:
+        if isinstance(value, Section):
+            return value  # type: ignore[return-value]
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("mapping_type", "a mapping")
+        if self.tag not in value:
+            raise PydanticCustomError("tag_missing", "no {tag}", {"tag": self.tag})
+        kind = self.find(value[self.tag])
+        if kind is None:
+            raise PydanticCustomError("tag_unknown", "unknown {tag}", {"tag": self.tag})
+        return kind.model_validate(value)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda section: section.model_dump()
+            ),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        kinds = [TypeAdapter(kind).core_schema for kind in self._builtin.values()]
+        return {"oneOf": [handler(kind) for kind in kinds]}
+
+
+@cache
+def _entry_points(group: str) -> Mapping[str, EntryPoint]:
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
+    return {point.name: point for point in entry_points(group=group)}

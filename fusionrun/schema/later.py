@@ -1,0 +1,116 @@
+"""Sections that are understood and checked now, and carried out by later versions.
+
+`fusionrun.plan.unsupported` names the keys that this version refuses to train with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from fusionrun.schema.base import Count, Natural, NonNegative, Positive, Section
+
+Metric = Literal["accuracy", "macro_f1", "nll", "ece"]
+
+
+class StageLosses(Section):
+    """Losses of one stage; what is absent is as in knowledge_transfer."""
+
+    lambda_loss: NonNegative | None = None
+    """Weight of the experts' own cross-entropies."""
+    knowledge_distillation_weight: NonNegative | None = None
+    """Weight of distillation."""
+
+
+class StageRates(Section):
+    """Rates of one stage; what is absent is as in learning_rates."""
+
+    base_lr: Positive | None = None
+    """Rate of experts and their heads."""
+    head_lr: Positive | None = None
+    """Rate of fusion and global head."""
+
+
+class Stage(Section):
+    """One stage of training."""
+
+    stage: Literal["pretrain", "warmup", "joint"]
+    """pretrain: each expert alone; warmup: experts frozen; joint: everything."""
+    epochs: Count
+    """Passes over the training split."""
+    learning_rates: StageRates | None = None
+    """Rates of this stage."""
+    losses: StageLosses | None = None
+    """Losses of this stage."""
+
+
+class Sweep(Section):
+    """Several runs of one recipe."""
+
+    grid: Mapping[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Recipe keys and their values: every combination is a run."""
+    zip: Mapping[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Recipe keys and their values, taken together: the first of each, the second of each, …"""
+    seeds: tuple[Natural, ...] = ()
+    """Seeds that each point is run with."""
+
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> Sweep:
+        if len({len(values) for values in self.zip.values()}) > 1:
+            raise PydanticCustomError("zip_lengths", "lists of one length", {"key": "zip"})
+        return self
+
+
+class Corruption(Section):
+    """Noise on the scaled input of a split that is evaluated."""
+
+    noise: tuple[NonNegative, ...] = ()
+    """Standard deviations."""
+
+
+class Evaluation(Section):
+    """What is measured at the end, on the test split."""
+
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = (
+        "accuracy",
+        "macro_f1",
+        "nll",
+        "ece",
+    )
+    """Columns of the result table."""
+    missing_views: Literal["none", "each", "all"] = "none"
+    """each: once without each view; all: every combination."""
+    corruption: Corruption | None = None
+    """Robustness to noise."""
+
+
+class Wandb(Section):
+    """Weights & Biases."""
+
+    project: str
+    """Project name."""
+    mode: Literal["online", "offline"] = "offline"
+    """offline: files only."""
+
+
+class Mlflow(Section):
+    """MLflow."""
+
+    experiment: str
+    """Experiment name."""
+    tracking_uri: str | None = None
+    """null: what the environment says."""
+
+
+class Tracking(Section):
+    """Where else the run's numbers go. metrics.jsonl is always written."""
+
+    tensorboard: bool = False
+    """TensorBoard event files in the run directory."""
+    wandb: Wandb | None = None
+    """Weights & Biases."""
+    mlflow: Mlflow | None = None
+    """MLflow."""

@@ -1,0 +1,88 @@
+"""The recipe: everything a user can write, and its JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from fusionrun.schema.base import Name, Natural, Section
+from fusionrun.schema.data import DATA, Data
+from fusionrun.schema.experts import EXPERTS, Expert
+from fusionrun.schema.fusions import FUSIONS, Fusion
+from fusionrun.schema.later import Evaluation, Stage, Sweep, Tracking
+from fusionrun.schema.rates import LearningRates
+from fusionrun.schema.schedulers import Schedulers
+from fusionrun.schema.slurm import Slurm
+from fusionrun.schema.training import Augmentation, KnowledgeTransfer, Training
+
+# What result tables call the paths that are no expert's.
+PATHS = ("global", "mean_of_experts")
+
+
+def _printable(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise PydanticCustomError("printable", "printable text")
+    return value
+
+
+class Recipe(Section):
+    """What a user writes. Keys that begin with `x-` are the user's own, and nothing reads them."""
+
+    version: Literal[1]
+    """Version of the recipe's format."""
+    name: Annotated[str, AfterValidator(_printable)]
+    """Any printable text; paths carry a safe form of it."""
+    preset: Literal["origin", "tuned"] = "origin"
+    """Which table of defaults: the origin's numbers, or what measured best."""
+    seed: Natural = 0
+    """Seed of initial weights, batch order and dropout; the split has its own."""
+    data: Annotated[Data, DATA]
+    """Where the views and labels come from, and how they are split."""
+    experts: Annotated[Mapping[Name, Annotated[Expert, EXPERTS]], Field(min_length=1)]
+    """The experts by name; the names are the ids used everywhere else."""
+    fusion: Annotated[Fusion, FUSIONS]
+    """The module that joins the experts' features."""
+    learning_rates: LearningRates = Field(default_factory=LearningRates)
+    """Base rates and the rules that adapt them."""
+    schedulers: Schedulers = Field(default_factory=Schedulers)
+    """Each component's rate over the epochs."""
+    knowledge_transfer: KnowledgeTransfer = Field(default_factory=KnowledgeTransfer)
+    """Individual path, distillation, accumulation and clipping."""
+    training: Training = Field(default_factory=Training)
+    """Epochs, batches, optimizer, precision."""
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    """What happens to training batches."""
+    stages: tuple[Stage, ...] = ()
+    """Training in several stages; none: all components jointly."""
+    sweep: Sweep | None = None
+    """Several runs of this recipe."""
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    """What is measured at the end."""
+    tracking: Tracking = Field(default_factory=Tracking)
+    """Where else the numbers go."""
+    slurm: Slurm | None = None
+    """Resources of a queued run."""
+
+    @model_validator(mode="after")
+    def _names_can_be_told_apart(self) -> Recipe:
+        seen: dict[str, str] = {}
+        for name in self.experts:
+            if name.casefold() in seen:
+                raise PydanticCustomError(
+                    "expert_case",
+                    "names that differ by more than upper and lower case",
+                    {"path": ("experts", name)},
+                )
+            if name in PATHS:
+                raise PydanticCustomError(
+                    "expert_case",
+                    "another name: this one stands for a path in every table",
+                    {"path": ("experts", name)},
+                )
+            seen[name.casefold()] = name
+        return self
+
+

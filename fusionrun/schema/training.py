@@ -1,0 +1,148 @@
+"""How the two paths are trained: losses between them, optimizer, epochs, precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fusionrun.schema.base import (
+    AUTO,
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    OrAuto,
+    Positive,
+    Section,
+)
+
+Teacher = Literal["peers", "ensemble", "mutual", "global"]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class KnowledgeTransfer(Section):
+    """Weights of the individual path and of distillation; how experts step and are clipped."""
+
+    lambda_loss: Annotated[NonNegative, OrAuto()] = AUTO
+    """Weight of the sum of the experts' own cross-entropies."""
+    knowledge_distillation_weight: Annotated[NonNegative, OrAuto()] = AUTO
+    """Weight of the sum of the experts' distillation losses."""
+    temperature: Annotated[Positive, OrAuto()] = AUTO
+    """Temperature T of the softened probabilities; the loss is scaled by T²."""
+    teacher: Annotated[Teacher, OrAuto()] = AUTO
+    """Whom each expert learns from."""
+    expert_gradient_accumulation: Annotated[Count, OrAuto()] = AUTO
+    """Batches between two steps of experts and heads."""
+    fusion_gradient_clipping: Annotated[Positive, OrAuto()] | None = AUTO
+    """Largest gradient norm of fusion and global head together; null: no clipping."""
+    expert_gradient_clipping: Annotated[Positive, OrAuto()] | None = AUTO
+    """Largest gradient norm of each expert with its head; null: no clipping."""
+    cross_expert_attention: Annotated[bool, OrAuto()] = AUTO
+    """Whether the experts' features attend to each other before they are joined."""
+
+
+class Optimizer(Section):
+    """One optimizer for all components; each keeps its own rate."""
+
+    type: Annotated[Literal["SGD", "AdamW", "Adam"], OrAuto()] = AUTO
+    """As in torch.optim."""
+    momentum: Annotated[Momentum, OrAuto()] = AUTO
+    """SGD only."""
+    nesterov: Annotated[bool, OrAuto()] = AUTO
+    """SGD only; needs a momentum above 0."""
+    betas: Annotated[tuple[Momentum, Momentum], OrAuto()] = AUTO
+    """Adam and AdamW only."""
+    eps: Annotated[Positive, OrAuto()] = AUTO
+    """Adam and AdamW only."""
+    weight_decay: Annotated[NonNegative, OrAuto()] = AUTO
+    """On every parameter, as in torch.optim."""
+
+
+class Selection(Section):
+    """On which number of the validation split the best weights are chosen."""
+
+    metric: Literal["accuracy", "macro_f1", "nll"] = "accuracy"
+    """Higher is better, but for nll; ties go to the lower nll, then to the earlier epoch."""
+    path: str = "global"
+    """`global`, `mean_of_experts`, or an expert's name."""
+
+
+class EarlyStopping(Section):
+    """Stop when the selected number has not improved for a while."""
+
+    patience: Count
+    """Epochs without improvement before the run stops."""
+    min_delta: NonNegative = 0.0
+    """Smallest change that counts as an improvement."""
+
+
+class Training(Section):
+    """The run itself."""
+
+    epochs: Count = 60
+    """Passes over the training split."""
+    batch_size: Count = 128
+    """Samples a batch; the last one of an epoch may be smaller, and is used."""
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    """The optimizer of all components."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Of the forward pass; parameters and losses stay float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is a device, else CPU."""
+    threads: Annotated[Count, OrAuto()] = AUTO
+    """CPU threads; auto: one for small models, else torch's choice."""
+    engine: Literal["auto", "eager", "compiled", "cudagraph"] = "auto"
+    """How a step is carried out."""
+    selection: Selection = Field(default_factory=Selection)
+    """What `best` means."""
+    early_stopping: EarlyStopping | None = None
+    """null: train all epochs."""
+
+
+class Mix(Section):
+    """Mixing of pairs of samples."""
+
+    alpha: Positive
+    """Of the Beta distribution the mixing weight is drawn from."""
+    probability: Fraction = 1.0
+    """Share of batches that are mixed."""
+
+
+class RandomErasing(Section):
+    """A random rectangle of the image is blanked."""
+
+    probability: Fraction = 0.25
+    """Share of samples."""
+
+
+class RandAugment(Section):
+    """Random image operations."""
+
+    num_ops: Count = 2
+    """Operations a sample."""
+    magnitude: Natural = 9
+    """0 to 30."""
+
+
+class Augmentation(Section):
+    """What happens to a training batch before the step. Nothing by default."""
+
+    mixup: Mix | None = None
+    """Convex combinations of samples and of their targets."""
+    cutmix: Mix | None = None
+    """A rectangle of another image; targets mixed by area."""
+    random_erasing: RandomErasing | None = None
+    """Images only."""
+    randaugment: RandAugment | None = None
+    """Images only."""
+    flip: bool = False
+    """Horizontal flips, half of the samples; images only."""
+    crop: Natural = 0
+    """Pixels of padding before a random crop to the old size; images only."""
+    noise: NonNegative = 0.0
+    """Standard deviation of Gaussian noise on the scaled input."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Chance that a view is missing in a sample."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread over all classes."""

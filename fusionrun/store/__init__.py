@@ -1,0 +1,13 @@
+"""What a run leaves on disk: where it lies, how it gets there whole, and how it comes back checked.
+
+    layout               every path of a run directory
+    atomic               files and directories that are either the old or the new, never between
+    safetensors_header   what a safetensors file holds, read without torch
+    components           component files and their manifest
+    status               how a run stands
+    runs                 finding a run by what a person types
+    export               handing a component out, and taking one in
+
+Importing any of these is cheap: torch and safetensors are imported inside the functions of
+`components` that hold tensors, and nowhere else.
+"""

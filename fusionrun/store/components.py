@@ -1,0 +1,439 @@
+"""Component files and the manifest that vouches for them.
+
+A components directory holds one safetensors file for each component and a `manifest.json` with
+each file's tensors and SHA-256. It is always replaced as a whole, so its files belong to one
+moment of one run. Only `save_components`, `load_component` and `load_file` import torch; reading
+a manifest and verifying need no more than the standard library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from fusionrun import __version__
+from fusionrun.errors import ComponentError, Problem
+from fusionrun.store import atomic
+from fusionrun.store.layout import MANIFEST, component_path
+from fusionrun.store.safetensors_header import (
+    LENGTH_BYTES,
+    Header,
+    TensorInfo,
+    open_component,
+    parse_header,
+    read_header,
+    sha256,
+    unreadable,
+)
+from fusionrun.store.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ChosenOn",
+    "ComponentRecord",
+    "Manifest",
+    "TensorSpec",
+    "load_component",
+    "load_file",
+    "read_manifest",
+    "save_components",
+    "verify",
+]
+
+FORMAT: Final = 1
+"""The version of the manifest's format that this module writes, and the only one it reads."""
+
+_DIGEST: Final = "sha256"
+_ALIGNMENT: Final = 8
+
+# What reading JSON of the wrong shape raises.
+_MALFORMED: Final = (
+    AttributeError,
+    ComponentError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor is, without its numbers: safetensors' word for its type, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ComponentRecord:
+    """One component's file.
+
+    Attributes:
+        file: relative to the components directory, with `/`.
+        bytes: size of the file.
+        sha256: of the whole file, hexadecimal.
+        tensors: by name, in the file's order; none for a component without weights.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    tensors: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class ChosenOn:
+    """The number that made this epoch the best: `{split, path, metric, value}`."""
+
+    split: str
+    path: str
+    metric: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a components directory holds and where it came from.
+
+    Attributes:
+        run_id: the run that trained the components.
+        plan_hash: of the plan they were trained by.
+        which: `best` or `last`.
+        epoch: counted from 0; the weights are those at its end.
+        step: batches trained on until then.
+        chosen_on: why this epoch; None when it is simply the last one.
+        test_split: a sentence on what the test split was used for.
+        classes: their names, in the order of the outputs.
+        fusionrun: the version that wrote the files.
+        components: by name.
+    """
+
+    run_id: str
+    plan_hash: str
+    which: str
+    epoch: int
+    step: int
+    chosen_on: ChosenOn | None
+    test_split: str
+    classes: tuple[str, ...]
+    fusionrun: str
+    components: Mapping[str, ComponentRecord]
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as the file holds it, with a digest of its own content at the end."""
+        value = {"format": FORMAT, **dataclasses.asdict(self)}
+        # Through JSON once, so that the digest is of what a reader will see (tuples are lists).
+        value = json.loads(json.dumps(atomic.finite(value)))
+        return {**value, _DIGEST: _digest(value)}
+
+    def record(self, name: str) -> ComponentRecord:
+        """One component's record. Raises ComponentError naming the nearest for an unknown one."""
+        if name in self.components:
+            return self.components[name]
+        where = f"the {self.which} components of {self.run_id}"
+        known = ", ".join(self.components)
+        hint = did_you_mean(name, self.components)
+        raise ComponentError(Problem(None, where, repr(name), known, hint).render())
+
+
+_RECORD_KEYS: Final = {field.name for field in dataclasses.fields(Manifest)} - {
+    "fusionrun",
+    "components",
+}
+
+
+def save_components(
+    directory: Path,
+    components: Mapping[str, Mapping[str, torch.Tensor]],
+    *,
+    record: Mapping[str, Any],
+) -> Manifest:
+    """Writes all components and their manifest, in place of what `directory` held before.
+
+    The same weights give the same bytes. Tensors may live on any device, be views into one
+    storage, or have any strides.
+
+    Args:
+        directory: `RunLayout.components(which)`; its parents are created.
+        components: name (`experts.fourier`, `fusion`, …) to the tensors of its state.
+        record: what the manifest says of all of them: exactly `run_id`, `plan_hash`, `which`,
+            `epoch`, `step`, `chosen_on` (a mapping, a `ChosenOn` or None), `test_split`, `classes`.
+
+    Raises:
+        ComponentError: a name that no component can bear.
+        ValueError: `record` lacks a key or has one too many.
+        OSError: what the file system says; the old components are then untouched.
+    """
+    head = _manifest_head(record)
+    records: dict[str, ComponentRecord] = {}
+
+    def fill(aside: Path) -> None:
+        for name, tensors in components.items():
+            records[name] = _write(aside, name, _serialize(name, tensors, head.plan_hash))
+        manifest = dataclasses.replace(head, components=records)
+        atomic.write_json(aside / MANIFEST, manifest.to_json())
+
+    atomic.replace_directory(directory, fill)
+    return dataclasses.replace(head, components=records)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Reads and checks a components directory's manifest; not the files it tells of.
+
+    Raises:
+        ComponentError: there is none, or it is not as it was written.
+    """
+    path = directory / MANIFEST
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise _no_manifest(directory) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise _bad_manifest(path, f"text that is not JSON: {error}") from error
+    return _parse_manifest(raw, path)
+
+
+def verify(directory: Path, names: Iterable[str] | None = None) -> None:
+    """Checks files against their manifest: hash, size, and every tensor's type and shape.
+
+    Args:
+        directory: a components directory.
+        names: the components to check; all when None.
+
+    Raises:
+        ComponentError: naming every file that is missing or damaged, and how.
+    """
+    manifest = read_manifest(directory)
+    problems = []
+    for name in manifest.components if names is None else names:
+        record = manifest.record(name)
+        try:
+            _check_size(directory / record.file, record)
+            _check_hash(directory / record.file, sha256(directory / record.file), name, manifest)
+            _check_tensors(directory / record.file, read_header(directory / record.file), record)
+        except ComponentError as error:
+            problems.append(str(error))
+    if problems:
+        raise ComponentError("\n\n".join(problems))
+
+
+def load_component(directory: Path, name: str) -> dict[str, torch.Tensor]:
+    """Loads one component of a components directory, on the CPU.
+
+    The bytes that are checked against the manifest are the bytes that become tensors.
+
+    Raises:
+        ComponentError: no such component, or its file is not what was saved.
+    """
+    manifest = read_manifest(directory)
+    record = manifest.record(name)
+    path = directory / record.file
+    data = _read(path)
+    _check_hash(path, hashlib.sha256(data).hexdigest(), name, manifest)
+    header = parse_header(data, str(path))
+    _check_tensors(path, header, record)
+    return _deserialize(data, header, path)
+
+
+def load_file(path: Path, *, expected_sha256: str | None = None) -> dict[str, torch.Tensor]:
+    """Loads one safetensors file, on the CPU; its tensors come in the header's order.
+
+    Args:
+        path: the file.
+        expected_sha256: refuse any other content; None takes whatever is sound.
+
+    Raises:
+        ComponentError: no such file, not safetensors, or not the content that was expected.
+    """
+    data = _read(path)
+    if expected_sha256 is not None:
+        _require_hash(path, hashlib.sha256(data).hexdigest(), expected_sha256)
+    return _deserialize(data, parse_header(data, str(path)), path)
+
+
+def _manifest_head(record: Mapping[str, Any]) -> Manifest:
+    if record.keys() != _RECORD_KEYS:
+        wrong = ", ".join(sorted(record.keys() ^ _RECORD_KEYS))
+        raise ValueError(f"a manifest's record must have exactly its keys; look at: {wrong}")
+    chosen = record["chosen_on"]
+    if isinstance(chosen, Mapping):
+        chosen = ChosenOn(**chosen)
+    values = {**record, "chosen_on": chosen, "classes": tuple(record["classes"])}
+    return Manifest(**values, fusionrun=__version__, components={})
+
+
+def _serialize(name: str, tensors: Mapping[str, torch.Tensor], plan_hash: str) -> bytes:
+    import torch
+    from safetensors.torch import save
+
+    # Copied: safetensors refuses tensors that share a storage, as views into a flat buffer do.
+    owned = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, tensor in tensors.items()
+    }
+    return _with_metadata(save(owned), {"component": name, "format": "pt", "plan": plan_hash})
+
+
+def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Puts metadata into a file that has none.
+
+    safetensors can write it, but in an order that differs from one process to the next, and the
+    same weights must give the same hash.
+    """
+    end = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    tensors = json.loads(data[LENGTH_BYTES:end])
+    header = {"__metadata__": dict(sorted(metadata.items())), **tensors}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + data[end:]
+
+
+def _deserialize(data: bytes, header: Header, path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
+        got = f"tensors that torch cannot hold: {error}"
+        raise ComponentError(Problem(None, str(path), got).render()) from error
+    return {name: tensors[name] for name in header.tensors}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open_component(path) as file:
+            return file.read()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _write(directory: Path, name: str, data: bytes) -> ComponentRecord:
+    file = component_path(name)
+    path = directory / file
+    path.parent.mkdir(exist_ok=True)
+    with path.open("xb") as out:  # two names that one file system cannot tell apart must not meet
+        out.write(data)
+    specs = _specs(parse_header(data, str(path)).tensors)
+    return ComponentRecord(str(file), len(data), hashlib.sha256(data).hexdigest(), specs)
+
+
+def _specs(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(info.dtype, info.shape) for name, info in tensors.items()}
+
+
+def _check_size(path: Path, record: ComponentRecord) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise _damaged(path, "no such file", f"{record.bytes} bytes") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if size != record.bytes:
+        raise _damaged(path, f"{size} bytes", f"{record.bytes} bytes")
+
+
+def _check_hash(path: Path, got: str, name: str, manifest: Manifest) -> None:
+    for other, record in manifest.components.items():
+        if other != name and got == record.sha256 != manifest.components[name].sha256:
+            raise _damaged(path, f"the content of {other}", f"that of {name}")
+    _require_hash(path, got, manifest.components[name].sha256)
+
+
+def _require_hash(path: Path, got: str, expected: str) -> None:
+    if got != expected:
+        raise _damaged(path, f"sha256 {got}", expected)
+
+
+def _check_tensors(path: Path, header: Header, record: ComponentRecord) -> None:
+    if _specs(header.tensors) != dict(record.tensors):
+        raise _damaged(path, "tensors other than its manifest lists", ", ".join(record.tensors))
+
+
+def _damaged(path: Path, got: str, expected: str) -> ComponentError:
+    fix = "It is not the file that was saved: copy it again, or export from another run."
+    return ComponentError(Problem(None, str(path), got, expected, fix).render())
+
+
+def _no_manifest(directory: Path) -> ComponentError:
+    others = sorted(p.parent.name for p in directory.parent.glob(f"*/{MANIFEST}"))
+    fix = f"There is: {', '.join(others)}." if others else "No components were saved there."
+    return ComponentError(Problem(None, str(directory), f"no {MANIFEST}", "", fix).render())
+
+
+def _bad_manifest(path: Path, got: str) -> ComponentError:
+    fix = "Copy the whole directory again, or export from another run."
+    return ComponentError(Problem(None, str(path), got, "what fusionrun wrote", fix).render())
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _parse_manifest(raw: object, path: Path) -> Manifest:
+    if not isinstance(raw, dict) or "format" not in raw:
+        raise _bad_manifest(path, "JSON that is no manifest")
+    if raw["format"] != FORMAT:
+        expected = f"format {FORMAT}; fusionrun {__version__} reads no other"
+        raise ComponentError(
+            Problem(None, str(path), f"format {raw['format']!r}", expected).render()
+        )
+    content = {key: value for key, value in raw.items() if key != _DIGEST}
+    try:
+        if raw.get(_DIGEST) == _digest(content):
+            return _manifest_from(content)
+    except _MALFORMED as error:
+        raise _bad_manifest(path, f"a manifest of another shape: {error!r}") from error
+    raise _bad_manifest(path, "content that does not match its own sha256")
+
+
+def _manifest_from(content: Mapping[str, Any]) -> Manifest:
+    chosen = content["chosen_on"]
+    return Manifest(
+        run_id=_typed(content["run_id"], str),
+        plan_hash=_typed(content["plan_hash"], str),
+        which=_typed(content["which"], str),
+        epoch=_typed(content["epoch"], int),
+        step=_typed(content["step"], int),
+        chosen_on=None if chosen is None else ChosenOn(**chosen),
+        test_split=_typed(content["test_split"], str),
+        classes=tuple(_typed(name, str) for name in content["classes"]),
+        fusionrun=_typed(content["fusionrun"], str),
+        components=_each(content["components"], _record_from),
+    )
+
+
+def _record_from(name: str, raw: Mapping[str, Any]) -> ComponentRecord:
+    # The path follows from the name alone, so no manifest can point out of its directory.
+    file = str(component_path(name))
+    if raw["file"] != file:
+        raise ValueError(f"{name} in {raw['file']!r}")
+    tensors = _each(raw["tensors"], _spec_from)
+    return ComponentRecord(file, _typed(raw["bytes"], int), _typed(raw["sha256"], str), tensors)
+
+
+def _spec_from(_: str, raw: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(_typed(raw["dtype"], str), tuple(_typed(n, int) for n in raw["shape"]))
+
+
+def _each(raw: Mapping[str, Any], build: Callable[[str, Mapping[str, Any]], T]) -> dict[str, T]:
+    return {name: build(name, value) for name, value in raw.items()}
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value

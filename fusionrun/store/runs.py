@@ -1,0 +1,152 @@
+"""Finding a run by what a person types, and making room for a new one.
+
+A run is a directory with a plan. Nothing here reads more of it than when it started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from fusionrun.errors import RunNotFoundError, UserError
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.suggest import nearest
+
+__all__ = ["create_run", "find_run", "list_runs", "next_free", "runs_dir"]
+
+_ELSEWHERE = "Look elsewhere with --runs DIR or the environment variable FUSIONRUN_RUNS."
+_SHOWN = 10
+
+
+def runs_dir(option: str | None) -> Path:
+    """Where runs live: the option, else FUSIONRUN_RUNS, else `./runs`. It need not exist."""
+    return Path(os.path.expanduser(option or os.environ.get("FUSIONRUN_RUNS") or "runs"))
+
+
+def list_runs(runs_dir: Path) -> list[RunLayout]:
+    """Every run in the directory, the newest first; none when there is no such directory.
+
+    Raises:
+        RunNotFoundError: the directory may not be read.
+    """
+    try:
+        names = os.listdir(runs_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunNotFoundError(f"{runs_dir}: {error.strerror}\n  {_ELSEWHERE}") from error
+    runs = [RunLayout(runs_dir / name) for name in names if not name.startswith(".")]
+    runs = [run for run in runs if _is_run(run)]
+    return sorted(runs, key=lambda run: (-_started(run), run.id))
+
+
+def find_run(runs_dir: Path, wanted: str | None) -> RunLayout:
+    """The one run that is meant.
+
+    Args:
+        runs_dir: where runs live.
+        wanted: a run's id, the path of its directory, the beginning of its id, or any part of it;
+            tried in this order. None is the newest run.
+
+    Raises:
+        RunNotFoundError: none fits, or more than one.
+    """
+    if wanted is None:
+        return _newest(runs_dir)
+    is_id = wanted not in ("", ".", "..") and os.path.basename(wanted) == wanted
+    by_id = RunLayout(runs_dir / wanted)
+    if is_id and _is_run(by_id):
+        return by_id
+    by_path = RunLayout(Path(os.path.expanduser(wanted)))
+    if wanted and _is_run(by_path):
+        return by_path
+    return _by_part(runs_dir, wanted)
+
+
+def create_run(runs_dir: Path, run_id: str) -> RunLayout:
+    """Makes a new, empty run directory, and the directory of runs when it is not there.
+
+    Raises:
+        UserError: the run exists already, or the directory cannot be made.
+    """
+    layout = RunLayout(runs_dir / run_id)
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        layout.root.mkdir()
+    except OSError as error:
+        if isinstance(error, FileExistsError) and runs_dir.is_dir():
+            fix = f"{next_free(runs_dir, run_id)} is free; `fusionrun resume` continues a run."
+            raise UserError(f"{layout.root}: there is such a run already\n  {fix}") from error
+        why = error.strerror or str(error)
+        raise UserError(f"{runs_dir}: no run can be made there: {why}\n  {_ELSEWHERE}") from error
+    return layout
+
+
+def next_free(runs_dir: Path, run_id: str) -> str:
+    """`run_id` when no run bears it, else the first free of `<run_id>-2`, `<run_id>-3`, …"""
+    free, number = run_id, 1
+    while (runs_dir / free).exists():
+        number += 1
+        free = f"{run_id}-{number}"
+    return free
+
+
+def _is_run(run: RunLayout) -> bool:
+    # os.path: a directory of somebody else's, which we may not enter, is no run and no error.
+    return os.path.isfile(run.plan)
+
+
+def _newest(runs_dir: Path) -> RunLayout:
+    runs = list_runs(runs_dir)
+    if not runs:
+        raise _no_runs(runs_dir)
+    return runs[0]
+
+
+def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
+    runs = list_runs(runs_dir)
+    if not runs:
+        raise _no_runs(runs_dir)
+    # Empty is a shell variable that was not set: every run would fit, and none was meant.
+    beginning = [run for run in runs if wanted and run.id.startswith(wanted)]
+    found = beginning or [run for run in runs if wanted and wanted in run.id]
+    if len(found) == 1:
+        return found[0]
+    raise _ambiguous(wanted, found) if found else _unknown(runs_dir, wanted, runs)
+
+
+def _no_runs(runs_dir: Path) -> RunNotFoundError:
+    what = "no runs there" if runs_dir.is_dir() else "no such directory of runs"
+    return RunNotFoundError(f"{runs_dir.absolute()}: {what}\n  {_ELSEWHERE}")
+
+
+def _ambiguous(wanted: str, found: Sequence[RunLayout]) -> RunNotFoundError:
+    lines = "".join(f"\n  {run.id}" for run in found)
+    return RunNotFoundError(f"{wanted!r} fits {len(found)} runs; say which:{lines}")
+
+
+def _unknown(runs_dir: Path, wanted: str, runs: Sequence[RunLayout]) -> RunNotFoundError:
+    ids = [run.id for run in runs]
+    near = nearest(wanted, ids, limit=3)
+    label = "did you mean:" if near else "the newest runs:"
+    lines = "".join(f"\n  {name}" for name in near or ids[:_SHOWN])
+    head = f"{wanted!r}: no such run in {runs_dir.absolute()}"
+    return RunNotFoundError(f"{head}; {label}{lines}\n  {_ELSEWHERE}")
+
+
+def _started(run: RunLayout) -> float:
+    """Seconds since 1970: `started` of the status (a number or ISO 8601), else the plan's age."""
+    try:
+        started = json.loads(run.status.read_bytes())["started"]
+        if isinstance(started, str):
+            return datetime.fromisoformat(started).timestamp()
+        return float(started)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        pass  # queued and not yet started, or written by hand
+    try:
+        return run.plan.stat().st_mtime
+    except OSError:
+        return 0.0  # removed while we looked

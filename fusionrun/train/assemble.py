@@ -1,0 +1,151 @@
+"""From a plan to what trains: device, network with its first weights, losses, updater."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from fusionrun.blueprint import scaler_shape
+from fusionrun.data.load import Rows, fit_scaling
+from fusionrun.errors import UserError
+from fusionrun.models.build import ExpertSpec, FusionSpec, build_network
+from fusionrun.models.network import FusionNetwork
+from fusionrun.plan.plan import Plan
+from fusionrun.schema.base import AUTO
+from fusionrun.store.components import load_file
+from fusionrun.train.losses import LossSettings
+from fusionrun.train.updates import LossScale, OptimizerSettings, Updater, clip_groups
+
+if TYPE_CHECKING:
+    from fusionrun.models.experts import Expert
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of a run: `auto` is CUDA where there is one.
+
+    Raises:
+        UserError: `cuda` was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError(
+            "training.device: got 'cuda', and torch finds no CUDA device here; "
+            "expected auto or cpu, or a machine with a GPU and a CUDA build of torch"
+        )
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def pin_numerics(plan: Plan, device: torch.device) -> None:
+    """Fix what the bits of a result depend on: generators, threads, denormals, kernels."""
+    if plan.settings.training.threads != AUTO:
+        torch.set_num_threads(plan.settings.training.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(plan.seed)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def make_network(plan: Plan, train: Rows) -> FusionNetwork:
+    """The network on the CPU, with its first weights and its scaling.
+
+    Scaling is fitted on the training rows; an expert that starts from a component keeps the
+    scaling it was trained with.
+    """
+    network = build_network(
+        list(_expert_specs(plan)),
+        _fusion_spec(plan),
+        num_classes=len(plan.data.classes),
+        seed=plan.seed,
+    )
+    experts = network.experts_by_name
+    fitted: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for name, expert in plan.settings.experts.items():
+        weights = plan.components[f"experts.{name}"].weights
+        module = experts[name]
+        if weights is not None:
+            path = Path(weights.path)
+            module.load_state_dict(load_file(path, expected_sha256=weights.sha256))
+        elif plan.settings.data.normalize == "standard":
+            if expert.view not in fitted:
+                mean, std = fit_scaling(train.views[expert.view])
+                fitted[expert.view] = (torch.from_numpy(mean), torch.from_numpy(std))
+            _set_scaling(module, *fitted[expert.view])
+    if not heads_learn(plan):
+        # Weight decay would move parameters that no loss reaches.
+        for head in network.heads:
+            head.requires_grad_(False)
+    return network
+
+
+def heads_learn(plan: Plan) -> bool:
+    """Whether any loss term reaches the experts' heads."""
+    settings, transfer = plan.settings, plan.settings.knowledge_transfer
+    taught = transfer.lambda_loss > 0 or transfer.knowledge_distillation_weight > 0
+    return taught or not settings.fusion.uses_features
+
+
+def _set_scaling(expert: Expert, mean: torch.Tensor, std: torch.Tensor) -> None:
+    expert.scaler.mean.copy_(mean)
+    expert.scaler.std.copy_(std)
+
+
+def _expert_specs(plan: Plan) -> list[ExpertSpec]:
+    shared = plan.settings.fusion.feature_norm == "shared"
+    specs = []
+    for name, expert in plan.settings.experts.items():
+        shape = plan.data.views[expert.view]
+        if expert.module is None:
+            raise UserError(f"experts.{name}: this version cannot build {expert.model!r}")
+        specs.append(
+            ExpertSpec(name, expert.module, expert.module_args(shape), scaler_shape(shape), shared)
+        )
+    return specs
+
+
+def _fusion_spec(plan: Plan) -> FusionSpec:
+    settings = plan.settings
+    widths = tuple(plan.components[f"experts.{name}"].input_dim for name in settings.experts)
+    attends = settings.knowledge_transfer.cross_expert_attention
+    arguments = settings.fusion.module_args(widths, len(plan.data.classes), attends)
+    return FusionSpec(settings.fusion.module, arguments)
+
+
+def loss_settings(plan: Plan) -> LossSettings:
+    """What the loss terms weigh."""
+    transfer = plan.settings.knowledge_transfer
+    return LossSettings(
+        lambda_loss=transfer.lambda_loss,
+        distillation_weight=transfer.knowledge_distillation_weight,
+        temperature=transfer.temperature,
+        teacher=transfer.teacher,
+    )
+
+
+def make_updater(
+    plan: Plan, components: Mapping[str, torch.nn.Module], device: torch.device
+) -> Updater:
+    """The updater of all components; they must be on `device` already."""
+    transfer, optimizer = plan.settings.knowledge_transfer, plan.settings.training.optimizer
+    groups = clip_groups(
+        tuple(plan.settings.experts),
+        transfer.expert_gradient_clipping,
+        transfer.fusion_gradient_clipping,
+    )
+    settings = OptimizerSettings(
+        type=optimizer.type,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+        betas=optimizer.betas,
+        eps=optimizer.eps,
+    )
+    decay = {name: component.weight_decay for name, component in plan.components.items()}
+    scale = LossScale(device) if plan.settings.training.precision == "fp16" else None
+    return Updater(
+        components, groups, settings, decay, transfer.expert_gradient_accumulation, scale
+    )

@@ -1,0 +1,75 @@
+"""What a run was trained with: versions, commit, host, devices. Facts only, gathered once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusionrun import __version__
+
+_PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "pyyaml")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Plain JSON for `environment.json`; the commit is that of the working directory."""
+    return {
+        "fusionrun": __version__,
+        "python": sys.version.split()[0],
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": _device(device),
+        "git": _git(Path.cwd()),
+    }
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"type": device.type}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "type": "cuda",
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+    }
+
+
+def _git(directory: Path) -> dict[str, Any] | None:
+    """Commit and, where the work tree differs from it, the diff with its hash; None outside git."""
+    commit = _run_git(directory, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    diff = _run_git(directory, "diff", "HEAD") or ""
+    return {
+        "commit": commit.strip(),
+        "dirty": bool(diff),
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "diff": diff,
+    }
+
+
+def _run_git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -17,8 +17,10 @@ from fusionrun.models.network import FusionNetwork
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.base import AUTO
 from fusionrun.store.components import load_file
+from fusionrun.train.buffers import clip_groups
+from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.losses import LossSettings
-from fusionrun.train.updates import LossScale, OptimizerSettings, Updater, clip_groups
+from fusionrun.train.updates import OptimizerSettings, Updater
 
 if TYPE_CHECKING:
     from fusionrun.models.experts import Expert

@@ -43,8 +43,9 @@ class EpochNews:
         val = "" if self.val_accuracy is None else f"  val {self.val_accuracy:7.2%}"
         expert, fusion = self.rates
         rates = f"{expert:.2e}" if expert == fusion else f"{expert:.2e} / {fusion:.2e}"
+        mark = " *" if self.best else "  "
         return (
-            f"loss {self.loss:8.4f}  train {self.train_accuracy:7.2%}{val}{' *' if self.best else '  '}"
+            f"loss {self.loss:8.4f}  train {self.train_accuracy:7.2%}{val}{mark}"
             f"  rate {rates}  {self.samples_per_s:,.0f} samples/s"
         )
 

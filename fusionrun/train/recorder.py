@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes on: status, events, metrics. Writes only, decides nothing."""
+"""What a run leaves behind while it goes on: status, events, metrics. Decides nothing."""
 
 from __future__ import annotations
 

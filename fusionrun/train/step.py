@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fusionrun.models.network import FusionNetwork
 from fusionrun.train.losses import LossSettings, loss_terms
+from fusionrun.train.norms import StepRecord
 from fusionrun.train.tables import Batch
-from fusionrun.train.updates import StepRecord, Updater
+from fusionrun.train.updates import Updater
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

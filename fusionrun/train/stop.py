@@ -1,4 +1,4 @@
-"""Interrupting a run: the first INT or TERM stops it at the next step boundary, the second at once."""
+"""Interrupting a run: the first INT or TERM stops it at a step boundary, the second at once."""
 
 from __future__ import annotations
 

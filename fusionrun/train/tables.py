@@ -77,7 +77,7 @@ class Table:
 
     def _inputs(self, taken: Tensor) -> list[Tensor]:
         return [
-            taken[:, slot.start : slot.stop].unflatten(1, slot.shape)
+            taken[:, slot.start : slot.stop].view(-1, *slot.shape)
             if len(slot.shape) > 1
             else taken[:, slot.start : slot.stop]
             for slot in self.slots

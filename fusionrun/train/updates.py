@@ -23,21 +23,14 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from fusionrun.errors import TrainingError
+from fusionrun.train.buffers import ClipGroup, ComponentBuffer, common_type, lay_out
+from fusionrun.train.loss_scale import LossScale
+from fusionrun.train.norms import NormSummary, StepRecord, summary
 
 __all__ = [
-    "ClipGroup",
-    "ComponentBuffer",
-    "LossScale",
-    "NormSummary",
     "OptimizerSettings",
-    "StepRecord",
     "Updater",
-    "clip_groups",
 ]
-
-ALIGNMENT_BYTES: Final = 64
-"""Every parameter starts on such a boundary, as torch's own allocations do: the fast kernels of
-BLAS and the compiler ask for it. The gaps hold zeros, which no optimizer moves."""
 
 _FUSED_DEVICES: Final = ("cpu", "cuda")
 
@@ -77,161 +70,6 @@ class OptimizerSettings:
         if self.type != "SGD":
             return ("exp_avg", "exp_avg_sq")
         return ("momentum_buffer",) if self.momentum else ()
-
-
-@dataclass(frozen=True)
-class ClipGroup:
-    """Components that have one norm, and step together.
-
-    Attributes:
-        name: what the norm is logged under.
-        components: their names.
-        max_norm: what the norm is clipped to; None: never clipped, but still measured.
-        accumulates: steps once a window of batches, not at every batch.
-    """
-
-    name: str
-    components: tuple[str, ...]
-    max_norm: float | None
-    accumulates: bool
-
-
-def clip_groups(
-    experts: Sequence[str], expert_max_norm: float | None, fusion_max_norm: float | None
-) -> tuple[ClipGroup, ...]:
-    """The contract's groups: each expert with its head; fusion with the global head.
-
-    Args:
-        experts: the experts' names, without `experts.`.
-        expert_max_norm: what each expert's norm is clipped to.
-        fusion_max_norm: what the fusion's norm is clipped to.
-    """
-    own = [
-        ClipGroup(f"experts.{name}", (f"experts.{name}", f"heads.{name}"), expert_max_norm, True)
-        for name in experts
-    ]
-    return (*own, ClipGroup("fusion", ("fusion", "global_head"), fusion_max_norm, False))
-
-
-class ComponentBuffer:
-    """The trainable parameters of one component, as slices of memory that all components share.
-
-    Parameters that want no gradient and a module's buffers stay where they are.
-
-    Args:
-        name: the component's.
-        module: its parameters are moved by `attach`, never copied again.
-        start: where in the shared memory it begins, in numbers.
-    """
-
-    flat: Tensor
-    """(N,) its numbers, with zeros in the gaps."""
-    grad: Tensor
-    """(N,) its gradient, likewise."""
-
-    def __init__(self, name: str, module: nn.Module, start: int) -> None:
-        self.name = name
-        self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self.start = start
-        self.offsets: dict[str, int] = {}
-        end = start
-        for key, parameter in self.parameters.items():
-            self.offsets[key] = end
-            step = ALIGNMENT_BYTES // parameter.element_size()
-            end += math.ceil(parameter.numel() / step) * step
-        self.end = end
-
-    def attach(self, flat: Tensor, grad: Tensor) -> None:
-        """Moves the parameters into `flat` and their gradients, zeroed, into `grad`."""
-        self.flat, self.grad = flat[self.start : self.end], grad[self.start : self.end]
-        for key, parameter in self.parameters.items():
-            # The strides of a copy: those of the parameter, so that channels_last stays.
-            shape, strides = parameter.shape, torch.empty_like(parameter).stride()
-            home = flat.as_strided(shape, strides, self.offsets[key])
-            home.copy_(parameter.detach())
-            parameter.data = home
-            parameter.grad = grad.as_strided(shape, strides, self.offsets[key])
-
-    def check(self) -> None:
-        """Raises TrainingError where a parameter or its gradient no longer lies in the buffer."""
-        for key, parameter in self.parameters.items():
-            inside = (self.offsets[key] - self.start) * self.flat.element_size()
-            if parameter.data_ptr() != self.flat.data_ptr() + inside:
-                what, cause = "parameter", "module.to(), or load_state_dict(assign=True)"
-            elif parameter.grad is None or parameter.grad.data_ptr() != (
-                self.grad.data_ptr() + inside
-            ):
-                what, cause = "gradient", "zero_grad(): the updater zeroes by itself"
-            else:
-                continue
-            raise TrainingError(
-                f"{self.name}: the {what} of {key} has left the updater's memory, "
-                f"so no step would reach it; the usual cause is {cause}. "
-                "Build the Updater after the last change of that kind"
-            )
-
-
-class LossScale:
-    """The factor that keeps float16 gradients from vanishing; the rule of torch.amp.GradScaler.
-
-    Halved when a gradient overflowed (that step is left out), doubled after `growth_interval`
-    windows without. All on the device: nothing is read back.
-    """
-
-    def __init__(
-        self, device: torch.device | str, initial: float = 2.0**16, growth_interval: int = 2000
-    ) -> None:
-        self.value = torch.full((), initial, device=device)
-        self._good = torch.zeros((), device=device)
-        self._growth_interval = growth_interval
-
-    def update(self, overflowed: Tensor) -> None:
-        """Takes in one window; `overflowed` is () and 1 where a gradient was not finite, else 0."""
-        self._good.add_(1).mul_(1 - overflowed)
-        grows = (self._good >= self._growth_interval).to(self._good.dtype)
-        self.value.mul_((1 + grows) * (1 - 0.5 * overflowed))
-        self._good.mul_(1 - grows)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Two tensors of ()."""
-        return {"value": self.value, "good": self._good}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copies them back in place."""
-        self.value.copy_(state["value"])
-        self._good.copy_(state["good"])
-
-
-class StepRecord(NamedTuple):
-    """One step: which clip groups took it, and their norms before clipping.
-
-    Attributes:
-        groups: names of the clip groups that stepped.
-        norms: (len(groups),), still on the device; after division by the window's batches.
-    """
-
-    groups: tuple[str, ...]
-    norms: Tensor
-
-
-class NormSummary(NamedTuple):
-    """A clip group's steps of an epoch.
-
-    Attributes:
-        steps: how many there were.
-        mean: the mean norm before clipping, over the finite ones.
-        largest: the largest of those.
-        clipped_share: the share of all steps whose norm lay above the limit.
-        nonfinite: how many steps were taken with a norm that was infinite or not a number.
-        skipped: how many were left out for that; only a loss scale leaves any out.
-    """
-
-    steps: int
-    mean: float
-    largest: float
-    clipped_share: float
-    nonfinite: int
-    skipped: int
 
 
 class _Due(NamedTuple):
@@ -300,7 +138,7 @@ class Updater:
         self._loss_scale = loss_scale
         self._pending = 0
         self._calls: list[_Call] = []
-        self.buffers = _lay_out(components, ordered)
+        self.buffers = lay_out(components, ordered)
         self._allocate()
         self.groups = tuple(group for group in ordered if self._slice(group, self.grad).numel())
         self._all = self._due(self.groups)
@@ -309,7 +147,7 @@ class Updater:
 
     def _allocate(self) -> None:
         parameters = [p for buffer in self.buffers.values() for p in buffer.parameters.values()]
-        dtype, device = _common_type(parameters)
+        dtype, device = common_type(parameters)
         size = max((buffer.end for buffer in self.buffers.values()), default=0)
         self.flat = torch.zeros(size, dtype=dtype, device=device)
         self.grad = torch.zeros_like(self.flat)
@@ -504,7 +342,7 @@ class Updater:
             norms.setdefault(name, []).append(value)
         limits = {group.name: group.max_norm for group in self.groups}
         skips = self._loss_scale is not None
-        return {name: _summary(own, limits[name], skips) for name, own in norms.items()}
+        return {name: summary(own, limits[name], skips) for name, own in norms.items()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """All that the next step depends on beside weights and rates.
@@ -558,31 +396,6 @@ class Updater:
                 step.copy_(self._steps[call.waits])
 
 
-def _lay_out(
-    components: Mapping[str, nn.Module], groups: Sequence[ClipGroup]
-) -> dict[str, ComponentBuffer]:
-    """A buffer for each component, one after the other in the order of the groups."""
-    buffers: dict[str, ComponentBuffer] = {}
-    owners: dict[int, str] = {}
-    end = 0
-    for name in (name for group in groups for name in group.components):
-        buffer = buffers[name] = ComponentBuffer(name, components[name], end)
-        end = buffer.end
-        for key, parameter in buffer.parameters.items():
-            place = f"{name}: {key}"
-            if (other := owners.setdefault(id(parameter), place)) != place:
-                raise ValueError(f"two components share a parameter: {other}, and {place}")
-    return buffers
-
-
-def _common_type(parameters: Sequence[nn.Parameter]) -> tuple[torch.dtype, torch.device]:
-    kinds = {(parameter.dtype, parameter.device) for parameter in parameters}
-    if len(kinds) > 1:
-        listed = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds))
-        raise ValueError(f"all trainable parameters must have one type and device, got {listed}")
-    return kinds.pop() if kinds else (torch.float32, torch.device("cpu"))
-
-
 def _append_span(spans: list[tuple[int, int]], buffer: ComponentBuffer) -> None:
     """Adds a component's place to spans in ascending order, merged with one it touches."""
     if buffer.start == buffer.end:
@@ -611,16 +424,3 @@ def _same_state(component: str, got: Mapping[str, Tensor], expected: Mapping[str
                 f"state of {component}: {key}: "
                 f"expected {tuple(tensor.shape)}, got {tuple(got[key].shape)}"
             )
-
-
-def _summary(norms: Sequence[float], limit: float | None, skips: bool) -> NormSummary:
-    finite = [norm for norm in norms if math.isfinite(norm)]
-    clipped = 0 if limit is None else sum(norm + 1e-6 > limit for norm in finite)
-    return NormSummary(
-        steps=len(norms),
-        mean=math.fsum(finite) / len(finite) if finite else math.nan,
-        largest=max(finite, default=math.nan),
-        clipped_share=clipped / len(norms),
-        nonfinite=0 if skips else len(norms) - len(finite),
-        skipped=len(norms) - len(finite) if skips else 0,
-    )

@@ -13,14 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionrun.errors import TrainingError
-from fusionrun.train.updates import (
-    ALIGNMENT_BYTES,
-    LossScale,
-    OptimizerSettings,
-    StepRecord,
-    Updater,
-    clip_groups,
-)
+from fusionrun.train.buffers import ALIGNMENT_BYTES, clip_groups
+from fusionrun.train.loss_scale import LossScale
+from fusionrun.train.norms import StepRecord
+from fusionrun.train.updates import OptimizerSettings, Updater
 
 Components = dict[str, nn.Module]
 

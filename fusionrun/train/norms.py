@@ -1,0 +1,63 @@
+"""Gradient norms: what a step leaves on the device, and what an epoch of them comes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["NormSummary", "StepRecord", "summary"]
+
+
+class StepRecord(NamedTuple):
+    """One step: which clip groups took it, and their norms before clipping.
+
+    Attributes:
+        groups: names of the clip groups that stepped.
+        norms: (len(groups),), still on the device; after division by the window's batches.
+    """
+
+    groups: tuple[str, ...]
+    norms: Tensor
+
+
+class NormSummary(NamedTuple):
+    """A clip group's steps of an epoch.
+
+    Attributes:
+        steps: how many there were.
+        mean: the mean norm before clipping, over the finite ones.
+        largest: the largest of those.
+        clipped_share: the share of all steps whose norm lay above the limit.
+        nonfinite: how many steps were taken with a norm that was infinite or not a number.
+        skipped: how many were left out for that; only a loss scale leaves any out.
+    """
+
+    steps: int
+    mean: float
+    largest: float
+    clipped_share: float
+    nonfinite: int
+    skipped: int
+
+
+def summary(norms: Sequence[float], limit: float | None, skips: bool) -> NormSummary:
+    """What the norms of one clip group come to.
+
+    Args:
+        norms: of each step of an epoch.
+        limit: what they were clipped to, or None.
+        skips: whether a step with a norm that is not finite was left out.
+    """
+    finite = [norm for norm in norms if math.isfinite(norm)]
+    clipped = 0 if limit is None else sum(norm + 1e-6 > limit for norm in finite)
+    return NormSummary(
+        steps=len(norms),
+        mean=math.fsum(finite) / len(finite) if finite else math.nan,
+        largest=max(finite, default=math.nan),
+        clipped_share=clipped / len(norms),
+        nonfinite=0 if skips else len(norms) - len(finite),
+        skipped=len(norms) - len(finite) if skips else 0,
+    )

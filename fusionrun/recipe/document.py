@@ -206,8 +206,11 @@ def _split_key(text: str) -> tuple[list[tuple[str | int, int, int]], int]:
     stop = 0
     while match := _PART.match(text, stop):
         kind = str(match.lastgroup)
-        word = match[kind]
-        part = {"quoted": lambda w: json.loads(w, strict=False), "index": int}.get(kind, str)(word)
+        part: str | int = match[kind]
+        if kind == "index":
+            part = int(part)
+        elif kind == "quoted":
+            part = str(json.loads(match[kind], strict=False))
         parts.append((part, match.start(kind), match.end(kind)))
         stop = match.end()
     return parts, stop
@@ -480,7 +483,7 @@ class _Reader:
             return self._sequence(event, path, depth)
         return self._mapping(event, path, depth)
 
-    def _scalar(self, event: yaml.ScalarEvent, path: Path) -> _Node:
+    def _scalar(self, event: Any, path: Path) -> _Node:
         self.end = self._start + event.end_mark.index
         place = self._place(event)
         if event.style:
@@ -496,14 +499,14 @@ class _Reader:
             return _Node(None, place)
         return _Node(_core(event.value), place)
 
-    def _sequence(self, start: yaml.SequenceStartEvent, path: Path, depth: int) -> _Node:
+    def _sequence(self, start: Any, path: Path, depth: int) -> _Node:
         items: list[_Entry] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             node = self._node(event, (*path, len(items)), depth + 1)
             items.append(_Entry(node.place, node))
         return _collection(tuple(items), self._place(start, event))
 
-    def _mapping(self, start: yaml.MappingStartEvent, path: Path, depth: int) -> _Node:
+    def _mapping(self, start: Any, path: Path, depth: int) -> _Node:
         own: dict[str, _Entry] = {}
         merge: _Entry | None = None
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
@@ -553,7 +556,7 @@ class _Reader:
                 )
         return merged
 
-    def _alias(self, event: yaml.AliasEvent, path: Path, depth: int) -> _Node:
+    def _alias(self, event: Any, path: Path, depth: int) -> _Node:
         place = self._place(event)
         self.end = self._start + event.end_mark.index
         if (anchored := self._anchors.get(event.anchor)) is None:

@@ -47,6 +47,12 @@ class Preset:
         return self.rates.get(fusion_type, self.other_rates)
 
 
+def _rule(when: When, base_lr: float, head_lr: float | None) -> Rule:
+    """Constructed, not validated: building validators would cost every start of the program."""
+    scale = Scale.model_construct(base_lr=base_lr, head_lr=head_lr)
+    return Rule.model_construct(when=when, scale=scale)
+
+
 _COSINE = {"type": "CosineAnnealingLR", "T_max": "auto", "eta_min": "auto", "warmup": None}
 _RESTARTS = {
     "type": "CosineAnnealingWarmRestarts",
@@ -70,8 +76,8 @@ ORIGIN = Preset(
     },
     other_rates=BaseRates(1e-4, 1e-3, 1e-4),
     rules=(
-        Rule(when=When(input_dim=NumberTest(gt=1000)), scale=Scale(base_lr=0.7, head_lr=0.8)),
-        Rule(when=When(input_dim=NumberTest(lt=100)), scale=Scale(base_lr=1.3, head_lr=1.2)),
+        _rule(When.model_construct(input_dim=NumberTest.model_construct(gt=1000)), 0.7, 0.8),
+        _rule(When.model_construct(input_dim=NumberTest.model_construct(lt=100)), 1.3, 1.2),
     ),
     values={
         **_FUSION,
@@ -94,7 +100,7 @@ TUNED = Preset(
     source="what measured best on the handwritten digits",
     rates={},
     other_rates=BaseRates(1e-3, 1e-3, 1e-2),
-    rules=(Rule(when=When(pretrained=True), scale=Scale(base_lr=0.1)),),
+    rules=(_rule(When.model_construct(pretrained=True), 0.1, None),),
     values={
         **_FUSION,
         "fusion.feature_norm": "shared",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -46,6 +47,8 @@ def root(
 
 def main() -> None:
     """Entry point of the `fusionrun` program."""
+    # Looking for pydantic's plugins reads every installed package's metadata, at each start.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     arguments = sys.argv[1:]
     options.debugging = "--debug" in arguments
     app([argument for argument in arguments if argument != "--debug"])

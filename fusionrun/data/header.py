@@ -9,12 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Final, cast
 
-from fusionrun.data.csv_file import scan_csv
 from fusionrun.data.labels import numbers_if_all_whole
-from fusionrun.data.npz_file import scan_npz
-from fusionrun.data.parquet_file import scan_parquet
 from fusionrun.data.paths import require_file, resolve_path
 from fusionrun.data.report import data_error, listing
 from fusionrun.data.scan import FileScan, Label
@@ -27,10 +25,11 @@ __all__ = ["DataSummary", "read_summary", "resolve_path", "scan_files", "summari
 ALL: Final = "all"
 """Key of the one file of a data set that is split by drawing."""
 
-_SCANNERS: Final[Mapping[type[Data], Callable[[Path, Any], FileScan]]] = {
-    Npz: scan_npz,
-    Csv: scan_csv,
-    Parquet: scan_parquet,
+# What reads a format is imported when a recipe asks for that format: a plan's start counts.
+_SCANNERS: Final[Mapping[type[Data], str]] = {
+    Npz: "fusionrun.data.npz_file:scan_npz",
+    Csv: "fusionrun.data.csv_file:scan_csv",
+    Parquet: "fusionrun.data.parquet_file:scan_parquet",
 }
 
 
@@ -98,7 +97,7 @@ def read_summary(data: Data, base_dir: Path) -> DataSummary:
 
 def scan_files(data: Data, files: Mapping[str, Path]) -> dict[str, FileScan]:
     """Views and labels of each file. Text files' labels are numbers if all of them are."""
-    scan = _SCANNERS[type(data)]
+    scan: Callable[[Path, Any], FileScan] = resolve_name(_SCANNERS[type(data)])
     scans = {part: scan(path, data) for part, path in files.items()}
     if not isinstance(data, Csv):
         return scans

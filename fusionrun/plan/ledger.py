@@ -9,7 +9,7 @@ from fusionrun.plan.leaves import leaves, nest
 from fusionrun.plan.plan import Origin, Value
 from fusionrun.recipe.document import Document, parse_dotted
 from fusionrun.recipe.read import Source
-from fusionrun.schema.base import AUTO
+from fusionrun.schema.base import AUTO, plain
 
 PENDING = Value(AUTO, "default", "not resolved")
 
@@ -23,9 +23,7 @@ class Ledger:
 
     def __init__(self, source: Source) -> None:
         self._document = source.document
-        self._values = {
-            key: self._first(key, value) for key, value in leaves(source.recipe.model_dump())
-        }
+        self._values = {key: self._first(key, value) for key, value in leaves(plain(source.recipe))}
 
     def _first(self, key: str, value: Any) -> Value:
         if value == AUTO:

@@ -30,7 +30,7 @@ from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, com
 from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
-from fusionrun.schema.base import AUTO
+from fusionrun.schema.base import AUTO, plain
 from fusionrun.schema.fusions import Fusion
 from fusionrun.schema.recipe import Recipe
 from fusionrun.schema.schedulers import SCHEDULERS, Scheduler
@@ -181,7 +181,7 @@ def _settle_rates(
 
 
 def _settle_rules(ledger: Ledger, preset: Preset) -> None:
-    written = tuple(rule.model_dump(exclude_none=True) for rule in preset.rules)
+    written = plain(preset.rules)
     why = f"preset {preset.name}: {preset.source}"
     ledger.settle("learning_rates.rules", written, "preset", why)
 

@@ -10,6 +10,7 @@ from fusionrun.plan.plan import ComponentPlan, Plan, Value
 from fusionrun.plan.sparkline import sparkline
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.suggest import nearest
+from fusionrun.schema.base import plain
 
 SPARK_WIDTH = 24
 Row = tuple[str, ...]
@@ -99,7 +100,7 @@ def _data(plan: Plan) -> str:
 
 def _fusion(plan: Plan) -> str:
     fusion = plan.settings.fusion
-    rest = {k: v for k, v in fusion.model_dump().items() if k != "type" and v is not None}
+    rest = {k: v for k, v in plain(fusion).items() if k != "type" and v is not None}
     words = ", ".join(f"{key} {value}" for key, value in rest.items())
     return f"{fusion.type}  {fusion.formula};  {words}"
 

@@ -5,8 +5,8 @@ not know what a recipe means: unknown keys and values out of range are the schem
 
 Of PyYAML only the parser is used, event by event. Its resolver and constructor speak YAML 1.1
 (`no` is false, `1e-4` is text), keep the last of two equal keys, make objects of tags and recurse
-without bound; here every one of these is decided in plain sight, and nothing depends on how
-deep, how long or how entangled the text is.
+without bound. Here each of these is decided in plain sight, and time and memory stay bounded
+however deep or entangled the text is.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ MAX_NODES: Final = 100_000
 """Keys and values together, aliases counted as often as they are used."""
 MAX_NUMBER: Final = 400
 """Characters of a number: Python refuses to print integers of some thousands of digits."""
+
+MAX_PROBLEMS: Final = 100
+"""Reading stops here: one broken line may hold tens of thousands of them."""
+MAX_SHOWN_LINE: Final = 2_000
+"""A longer line is no help on a screen, and a message may hold it a hundred times."""
 
 # libyaml where PyYAML was built with it, else the same events from the slower parser.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -276,10 +281,14 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return "a list"
     if isinstance(value, str):
-        return f"the text {value if len(value) <= 40 else value[:39] + '…'!r}"
+        return f"the text {_clipped(value)!r}"
     if value is None:
         return "null (nothing)"
     return str(value).lower() if isinstance(value, bool) else f"the number {value}"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 # ---------------------------------------------------------------------------------- source text
@@ -317,7 +326,7 @@ class _Text:
             line=0 if self._order else number + 1,
             column=column + 1,
             source=self._name,
-            text=line,
+            text=line if self._order or len(line) <= MAX_SHOWN_LINE else "",
             length=max(1, stop - column),
         )
 
@@ -410,7 +419,8 @@ def _core(text: str) -> Scalar:
 
 _GAP = r"\s+(?:#[^\r\n]*\s+)*"
 _PROPERTIES: Final = re.compile(rf"(?:[&!]\S*{_GAP})*")
-_TAG: Final = re.compile(rf"(?:&\S*{_GAP})?(![^\s,\[\]{{}}]*)")
+_TAG: Final = re.compile(rf"(?:&\S*{_GAP})?(!<[^\s>]*>|![^\s,\[\]{{}}]*)")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _BLOCK_HEADER: Final = re.compile(r"[|>][-+0-9]*")
 
 
@@ -487,6 +497,8 @@ class _Reader:
         self.end = self._start + event.end_mark.index
         place = self._place(event)
         if event.style:
+            if _SURROGATE.search(event.value):  # (libyaml refuses these itself)
+                self._add(_syntax(place, *_NO_CHARACTER))
             return _Node(event.value, place)
         if len(event.value) > MAX_NUMBER and _NUMBER.fullmatch(event.value):
             self._report(
@@ -515,7 +527,10 @@ class _Reader:
                 self._count(1, event, path)
                 if merge is not None:
                     self._duplicate("<<", place, merge.key, path)
-                merge = _Entry(place, self._node(next(self._events), (*path, "<<"), depth + 1))
+                num_problems = len(self.problems)
+                node = self._node(next(self._events), (*path, "<<"), depth + 1)
+                if len(self.problems) == num_problems:  # (else what is wrong with it was said)
+                    merge = _Entry(place, node)
             else:
                 self._pair(event, own, path, depth)
         merged = self._merged(merge.node, (*path, "<<")) if merge else {}
@@ -523,11 +538,13 @@ class _Reader:
 
     def _pair(self, event: Any, own: dict[str, _Entry], path: Path, depth: int) -> None:
         """Read a key and its value into `own`."""
+        num_problems = len(self.problems)
         key = self._node(event, path, depth + 1)
         name = key.content
         if not isinstance(name, str):
             written = event.value if isinstance(event, yaml.ScalarEvent) else ""
-            self._bad_key(key, written, path)
+            if len(self.problems) == num_problems:  # (else what is wrong with it was said)
+                self._bad_key(key, written, path)
             self._node(next(self._events), (*path, written) if written else path, depth + 1)
             return
         if name in own:
@@ -599,7 +616,7 @@ class _Reader:
         self._report(
             self._source.place(*span),
             path,
-            f"the tag {self._source.text[slice(*span)]}",
+            f"the tag {_clipped(self._source.text[slice(*span)])}",
             "no tags",
             "remove it: quotes make text of a number, and nothing else needs a tag",
         )
@@ -634,13 +651,19 @@ class _Reader:
         self._report(
             place,
             (*path, key),
-            f"the key {key!r} a second time",
+            f"the key {_clipped(key)!r} a second time",
             "each key once",
             f"remove one of them: the first stands in {where}",
         )
 
     def _report(self, place: Place, path: Path, got: str, expected: str, fix: str) -> None:
-        self.problems.append(Problem(place, dotted(path) or "recipe", got, expected, fix))
+        self._add(Problem(place, dotted(path) or "recipe", got, expected, fix))
+
+    def _add(self, problem: Problem) -> None:
+        if len(self.problems) >= MAX_PROBLEMS:
+            fix = "correct those above first: reading stopped here"
+            self._stop(Problem(problem.place, "recipe", f"over {MAX_PROBLEMS} problems", fix=fix))
+        self.problems.append(problem)
 
     def _stop(self, problem: Problem) -> NoReturn:
         raise RecipeError([*self.problems, problem])
@@ -687,9 +710,8 @@ def _events(source: _Text, start: int) -> Iterator[Any]:
     except yaml.MarkedYAMLError as error:
         raise RecipeError([_syntax_problem(error, source, start)]) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # (The pure Python parser meets escapes beyond Unicode with the last two.)
-        place = source.place(start)
-        raise RecipeError([Problem(place, "YAML", str(error), "valid YAML 1.2")]) from error
+        # Without a mark: the pure Python parser meets escapes beyond Unicode in this way.
+        raise RecipeError([_syntax(source.place(start), str(error), "")]) from error
 
 
 class _Slip(NamedTuple):
@@ -708,11 +730,10 @@ class _Slip(NamedTuple):
     fix: str
 
 
+_NO_CHARACTER: Final = ("an escape that means no character", "write the character itself")
 _QUOTE = "put quotes around it: '…'"
 _SLIPS: Final = (
-    _Slip(
-        "cannot start any token|directive name", "problem", "text that begins with {char}", _QUOTE
-    ),
+    _Slip("cannot start any token", "problem", "text that begins with {char}", _QUOTE),
     _Slip("directive", "context", "text that begins with {char}", _QUOTE),
     _Slip("an? (alias|anchor)", "context", "text that begins with {char}", _QUOTE),
     _Slip("block scalar", "context", "text that begins with {char}", _QUOTE),
@@ -728,12 +749,7 @@ _SLIPS: Final = (
         "a backslash that begins no escape",
         "use single quotes, which keep backslashes as they are, or write each twice",
     ),
-    _Slip(
-        "quoted scalar: ",
-        "problem",
-        "an escape that means no character",
-        "write the character itself",
-    ),
+    _Slip("quoted scalar: ", "problem", *_NO_CHARACTER),
     _Slip(
         "flow sequence", "context", "'[' that is not closed", "close it with ']', or add a comma"
     ),
@@ -775,15 +791,18 @@ _SLIPS: Final = (
 def _syntax_problem(error: yaml.MarkedYAMLError, source: _Text, start: int) -> Problem:
     marks = {"context": error.context_mark, "problem": error.problem_mark}
     at = marks["problem"] or marks["context"]
-    index = start + (at.index if at else 0)
+    end = len(source.text.rstrip())  # (an error below the last line is shown at its end)
+    index = min(start + (at.index if at else 0), end)
     words = f"{error.context}: {error.problem}"
     if found := _special_slip(words, source, index):
+        return found
+    if found := _missing_comma(error, source, start):
         return found
     for slip in _SLIPS:
         if re.search(slip.pattern, words):
             mark = marks[slip.at] or at
-            index = start + (mark.index if mark else 0)
-            char = repr(source.text[index]) if index < len(source.text) else "the end of the text"
+            index = min(start + (mark.index if mark else 0), end)
+            char = repr(source.text[index]) if index < end else "the end of the text"
             got, fix = (
                 text.replace("{char}", char).replace("{{", "{") for text in (slip.got, slip.fix)
             )
@@ -801,7 +820,10 @@ _UNSPACED: Final = re.compile(r"\s*(?:- +)?([\w.-]+):([^\s:/][^:]*)")
 def _special_slip(words: str, source: _Text, index: int) -> Problem | None:
     """Mistakes that only the lines around the error tell apart."""
     if source.text[index : index + 1] == "\t" or "tab character" in words:
-        return _syntax(source.place(index), "a tab", "indent with spaces")
+        return _syntax(source.place(index), "a tab", "write spaces instead")
+    if "node content" in words and index >= len(source.text.rstrip()):
+        fix = "close every '[' with ']', and every '{' with '}'"
+        return _syntax(source.place(index), "the end of the text inside brackets", fix)
     line = source.line_at(index)
     if "mapping values" in words or "expected ':'" in words:
         return _unspaced(source, line) or _second_colon(words, source, index, line)
@@ -813,6 +835,19 @@ def _special_slip(words: str, source: _Text, index: int) -> Problem | None:
             "close the quote above, or write a quote inside single quotes twice: 'it''s'",
         )
     return None
+
+
+def _missing_comma(error: yaml.MarkedYAMLError, source: _Text, start: int) -> Problem | None:
+    """In brackets, an error in the line of the opening one is a comma left out, most likely."""
+    opened, found = error.context_mark, error.problem_mark
+    words = re.search("expected (',' or '.')", str(error.problem))
+    if not words or not opened or not found or opened.line != found.line:
+        return None
+    index = start + found.index
+    if index >= len(source.text.rstrip()):
+        return None
+    got = f"{source.text[index]!r} where {words[1]} should be"
+    return _syntax(source.place(index), got, "add a comma, or close the bracket")
 
 
 def _unspaced(source: _Text, line: int) -> Problem | None:

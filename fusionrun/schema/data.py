@@ -200,7 +200,7 @@ class Data(Section):
     """Kind of data source."""
     normalize: Literal["standard", "none"] = "standard"
     """standard: mean 0 and deviation 1, fitted on the training split alone."""
-    split: Annotated[Split, SplitShapes()] = Field(default_factory=FractionSplit)
+    split: Annotated[Split, SplitShapes()] = Field(default_factory=FractionSplit.model_construct)
     """Fractions, named files, or folds."""
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fusionrun.schema.base import AUTO, Name, OrAuto, Positive, Section
+from fusionrun.schema.base import AUTO, Name, OnDemand, OrAuto, Positive, Section
 
 
 class NumberTest(Section):
@@ -75,7 +75,7 @@ class LearningRates(Section):
     """Rate of experts and their heads; auto: the preset's, adapted by the rules."""
     head_lr: Rate = AUTO
     """Rate of fusion and global head; auto: the preset's, adapted by the rules."""
-    rules: Annotated[tuple[Rule, ...], OrAuto()] = AUTO
+    rules: Annotated[tuple[Annotated[Rule, OnDemand()], ...], OrAuto()] = AUTO
     """Multiply in the order written; auto: the preset's; `[]` turns them off."""
     experts: Mapping[Name, Rate] = Field(default_factory=dict)
     """Rate of one expert and its head, by the expert's name."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fusionrun.schema.base import Name, Natural, Section
+from fusionrun.schema.base import Name, Natural, OnDemand, Section
 from fusionrun.schema.data import DATA, Data
 from fusionrun.schema.experts import EXPERTS, Expert
 from fusionrun.schema.fusions import FUSIONS, Fusion
@@ -45,25 +45,35 @@ class Recipe(Section):
     """The experts by name; the names are the ids used everywhere else."""
     fusion: Annotated[Fusion, FUSIONS]
     """The module that joins the experts' features."""
-    learning_rates: LearningRates = Field(default_factory=LearningRates)
+    learning_rates: Annotated[LearningRates, OnDemand()] = Field(
+        default_factory=LearningRates.model_construct
+    )
     """Base rates and the rules that adapt them."""
-    schedulers: Schedulers = Field(default_factory=Schedulers)
+    schedulers: Annotated[Schedulers, OnDemand()] = Field(
+        default_factory=Schedulers.model_construct
+    )
     """Each component's rate over the epochs."""
-    knowledge_transfer: KnowledgeTransfer = Field(default_factory=KnowledgeTransfer)
+    knowledge_transfer: Annotated[KnowledgeTransfer, OnDemand()] = Field(
+        default_factory=KnowledgeTransfer.model_construct
+    )
     """Individual path, distillation, accumulation and clipping."""
-    training: Training = Field(default_factory=Training)
+    training: Annotated[Training, OnDemand()] = Field(default_factory=Training.model_construct)
     """Epochs, batches, optimizer, precision."""
-    augmentation: Augmentation = Field(default_factory=Augmentation)
+    augmentation: Annotated[Augmentation, OnDemand()] = Field(
+        default_factory=Augmentation.model_construct
+    )
     """What happens to training batches."""
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Annotated[Stage, OnDemand()], ...] = ()
     """Training in several stages; none: all components jointly."""
-    sweep: Sweep | None = None
+    sweep: Annotated[Sweep, OnDemand()] | None = None
     """Several runs of this recipe."""
-    evaluation: Evaluation = Field(default_factory=Evaluation)
+    evaluation: Annotated[Evaluation, OnDemand()] = Field(
+        default_factory=Evaluation.model_construct
+    )
     """What is measured at the end."""
-    tracking: Tracking = Field(default_factory=Tracking)
+    tracking: Annotated[Tracking, OnDemand()] = Field(default_factory=Tracking.model_construct)
     """Where else the numbers go."""
-    slurm: Slurm | None = None
+    slurm: Annotated[Slurm, OnDemand()] | None = None
     """Resources of a queued run."""
 
     @model_validator(mode="after")
@@ -84,5 +94,3 @@ class Recipe(Section):
                 )
             seen[name.casefold()] = name
         return self
-
-

@@ -12,6 +12,7 @@ from fusionrun.schema.base import (
     Fraction,
     Natural,
     NonNegative,
+    OnDemand,
     OrAuto,
     Positive,
     Section,
@@ -84,7 +85,7 @@ class Training(Section):
     """Passes over the training split."""
     batch_size: Count = 128
     """Samples a batch; the last one of an epoch may be smaller, and is used."""
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: Annotated[Optimizer, OnDemand()] = Field(default_factory=Optimizer.model_construct)
     """The optimizer of all components."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Of the forward pass; parameters and losses stay float32."""
@@ -94,9 +95,9 @@ class Training(Section):
     """CPU threads; auto: one for small models, else torch's choice."""
     engine: Literal["auto", "eager", "compiled", "cudagraph"] = "auto"
     """How a step is carried out."""
-    selection: Selection = Field(default_factory=Selection)
+    selection: Annotated[Selection, OnDemand()] = Field(default_factory=Selection.model_construct)
     """What `best` means."""
-    early_stopping: EarlyStopping | None = None
+    early_stopping: Annotated[EarlyStopping, OnDemand()] | None = None
     """null: train all epochs."""
 
 
@@ -128,13 +129,13 @@ class RandAugment(Section):
 class Augmentation(Section):
     """What happens to a training batch before the step. Nothing by default."""
 
-    mixup: Mix | None = None
+    mixup: Annotated[Mix, OnDemand()] | None = None
     """Convex combinations of samples and of their targets."""
-    cutmix: Mix | None = None
+    cutmix: Annotated[Mix, OnDemand()] | None = None
     """A rectangle of another image; targets mixed by area."""
-    random_erasing: RandomErasing | None = None
+    random_erasing: Annotated[RandomErasing, OnDemand()] | None = None
     """Images only."""
-    randaugment: RandAugment | None = None
+    randaugment: Annotated[RandAugment, OnDemand()] | None = None
     """Images only."""
     flip: bool = False
     """Horizontal flips, half of the samples; images only."""

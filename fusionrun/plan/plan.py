@@ -125,6 +125,13 @@ class Plan:
     memory: Memory
     warnings: tuple[Warn, ...] = field(default=())
 
+    def __getitem__(self, key: str) -> Any:
+        """The value of a dotted key. Building `settings` takes longer than all of a plan does."""
+        return self.values[key].value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
     @cached_property
     def settings(self) -> Recipe:
         """The resolved recipe, typed. Per-component numbers stand in `components`."""

@@ -10,7 +10,7 @@ from fusionrun.plan.plan import ComponentPlan, Plan, Value
 from fusionrun.plan.sparkline import sparkline
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.suggest import nearest
-from fusionrun.schema.base import plain
+from fusionrun.schema.fusions import FUSIONS
 
 SPARK_WIDTH = 24
 Row = tuple[str, ...]
@@ -30,7 +30,7 @@ def columns(rows: Sequence[Row], right: Sequence[int] = (), gap: str = "  ") -> 
 def screen(plan: Plan, run_id: str) -> str:
     """The concise screen: what will be trained, at which rates, for how long."""
     parts = [
-        f"{plan.name}  ·  preset {plan.values['preset'].value}  ·  seed {plan.seed}  ·  run {run_id}",
+        f"{plan.name}  ·  preset {plan['preset']}  ·  seed {plan.seed}  ·  run {run_id}",
         "",
         *_components(plan),
         "",
@@ -42,7 +42,7 @@ def screen(plan: Plan, run_id: str) -> str:
 
 
 def _components(plan: Plan) -> Iterator[str]:
-    epochs = plan.settings.training.epochs
+    epochs = plan["training.epochs"]
     header = ("component", "input_dim", "parameters", "base rate", f"rate over {epochs} epochs")
     rows: list[Row] = [(*header, "first → last", "rules")]
     for name, component in plan.components.items():
@@ -80,59 +80,67 @@ def _facts(plan: Plan) -> Iterator[Row]:
         f"{size(memory.total)}: parameters {size(memory.parameters)}, gradients "
         f"{size(memory.gradients)}, optimizer {size(memory.optimizer)}; activations not counted",
     )
-    if plan.settings.slurm is not None:
-        slurm = plan.settings.slurm
-        yield (
-            "slurm",
-            f"{slurm.nodes} node{'s' * (slurm.nodes > 1)}, partition {slurm.partition or 'default'}, "
-            f"time {slurm.time or 'default'}; checked, and queued by a later version",
-        )
+    if "slurm.nodes" in plan:
+        yield ("slurm", _slurm(plan))
+
+
+def _slurm(plan: Plan) -> str:
+    nodes = plan["slurm.nodes"]
+    return (
+        f"{nodes} node{'s' * (nodes > 1)}, partition {plan['slurm.partition'] or 'default'}, "
+        f"time {plan['slurm.time'] or 'default'}; checked, and queued by a later version"
+    )
 
 
 def _data(plan: Plan) -> str:
-    data, settings = plan.data, plan.settings.data
+    data = plan.data
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.sizes.items())
+    path = plan["data.path"] if "data.path" in plan else None
     return (
-        f"{getattr(settings, 'path', None) or 'files named by split'} ({settings.source}): {data.rows:,} rows, "
+        f"{path or 'files named by split'} ({plan['data.source']}): {data.rows:,} rows, "
         f"{len(data.classes)} classes; {sizes}"
     )
 
 
 def _fusion(plan: Plan) -> str:
-    fusion = plan.settings.fusion
-    rest = {k: v for k, v in plain(fusion).items() if k != "type" and v is not None}
-    words = ", ".join(f"{key} {value}" for key, value in rest.items())
-    return f"{fusion.type}  {fusion.formula};  {words}"
+    kind = FUSIONS.find(plan["fusion.type"])
+    rest = {k: v.value for k, v in plan.values.items() if k.startswith("fusion.")}
+    words = ", ".join(
+        f"{key.removeprefix('fusion.')} {value}"
+        for key, value in rest.items()
+        if key != "fusion.type" and value is not None
+    )
+    return f"{plan['fusion.type']}  {kind.formula if kind else ''};  {words}"
 
 
 def _losses(plan: Plan) -> str:
-    t = plan.settings.knowledge_transfer
-    parts = ["CE(global)", f"{t.lambda_loss:g} · Σ CE(expert)"]
-    if t.knowledge_distillation_weight:
-        parts.append(
-            f"{t.knowledge_distillation_weight:g} · Σ KD(teacher {t.teacher}, T {t.temperature:g})"
-        )
+    prefix = "knowledge_transfer."
+    parts = ["CE(global)", f"{plan[f'{prefix}lambda_loss']:g} · Σ CE(expert)"]
+    if weight := plan[f"{prefix}knowledge_distillation_weight"]:
+        teacher, temperature = plan[f"{prefix}teacher"], plan[f"{prefix}temperature"]
+        parts.append(f"{weight:g} · Σ KD(teacher {teacher}, T {temperature:g})")
     return " + ".join(parts)
 
 
 def _updates(plan: Plan) -> str:
-    t, optimizer = plan.settings.knowledge_transfer, plan.settings.training.optimizer
-    k = t.expert_gradient_accumulation
+    prefix = "knowledge_transfer."
+    k = plan[f"{prefix}expert_gradient_accumulation"]
     every = "every batch" if k == 1 else f"every {k} batches"
-    clips = (t.expert_gradient_clipping, t.fusion_gradient_clipping)
-    expert, fusion = (f"clip {c:g}" if c else "no clip" for c in clips)
+    clips = (plan[f"{prefix}{path}_gradient_clipping"] for path in ("expert", "fusion"))
+    expert, fusion = (f"clip {clip:g}" if clip else "no clip" for clip in clips)
+    optimizer = "training.optimizer."
     return (
-        f"{optimizer.type}, weight decay {optimizer.weight_decay:g};  experts step {every}, "
-        f"{expert};  fusion and global head every batch, {fusion}"
+        f"{plan[f'{optimizer}type']}, weight decay {plan[f'{optimizer}weight_decay']:g};  "
+        f"experts step {every}, {expert};  fusion and global head every batch, {fusion}"
     )
 
 
 def _steps(plan: Plan) -> str:
-    steps, training = plan.steps, plan.settings.training
-    last = "" if steps.last_batch == training.batch_size else f" (the last of {steps.last_batch})"
+    steps, batch_size = plan.steps, plan["training.batch_size"]
+    last = "" if steps.last_batch == batch_size else f" (the last of {steps.last_batch})"
     return (
-        f"{training.epochs} epochs × {steps.batches_per_epoch} batches of {training.batch_size}{last}"
-        f" = {steps.fusion_steps:,};  experts step {steps.expert_steps:,} times"
+        f"{plan['training.epochs']} epochs × {steps.batches_per_epoch} batches of "
+        f"{batch_size}{last} = {steps.fusion_steps:,};  experts step {steps.expert_steps:,} times"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fusionrun.plan.plan import Plan, Warn
+from fusionrun.schema.fusions import FUSIONS
 
 HIGH_FINAL_FACTOR = 0.2
 # No gradient norm of these models was ever seen near it: a clip above does nothing.
@@ -74,13 +75,12 @@ def _floor_above_base(plan: Plan) -> Iterator[Warn]:
 
 
 def _idle_clip(plan: Plan) -> Iterator[Warn]:
-    transfer = plan.settings.knowledge_transfer
     clips = {
-        "fusion_gradient_clipping": (transfer.fusion_gradient_clipping, ("fusion", "global_head")),
-        "expert_gradient_clipping": (transfer.expert_gradient_clipping, ("experts", "heads")),
+        "knowledge_transfer.fusion_gradient_clipping": ("fusion", "global_head"),
+        "knowledge_transfer.expert_gradient_clipping": ("experts", "heads"),
     }
-    for key, (clip, parts) in clips.items():
-        full = f"knowledge_transfer.{key}"
+    for full, parts in clips.items():
+        clip = plan[full]
         parameters = sum(
             c.parameters for name, c in plan.components.items() if name.split(".")[0] in parts
         )
@@ -95,7 +95,7 @@ def _idle_clip(plan: Plan) -> Iterator[Warn]:
 
 def _idle_distillation(plan: Plan) -> Iterator[Warn]:
     prefix = "knowledge_transfer."
-    weight = plan.values[f"{prefix}knowledge_distillation_weight"].value
+    weight = plan[f"{prefix}knowledge_distillation_weight"]
     given = [
         key
         for key in ("temperature", "teacher")
@@ -106,20 +106,20 @@ def _idle_distillation(plan: Plan) -> Iterator[Warn]:
             "idle_distillation",
             f"{' and '.join(given)} cannot act: knowledge_distillation_weight is 0",
         )
-    transfer = plan.settings.knowledge_transfer
-    if weight > 0 and transfer.lambda_loss == 0 and transfer.teacher != "global":
+    teacher = plan[f"{prefix}teacher"]
+    if weight > 0 and plan[f"{prefix}lambda_loss"] == 0 and teacher != "global":
         yield Warn(
             "idle_distillation",
-            f"with lambda_loss 0 no head learns the labels, so teacher {transfer.teacher} has "
+            f"with lambda_loss 0 no head learns the labels, so teacher {teacher} has "
             "nothing to teach. Fix: a lambda_loss above 0, or teacher: global",
         )
 
 
 def _heads_untrained(plan: Plan) -> Iterator[Warn]:
-    settings = plan.settings
-    if settings.knowledge_transfer.lambda_loss > 0 or not settings.fusion.uses_features:
+    fusion = FUSIONS.find(plan["fusion.type"])
+    if plan["knowledge_transfer.lambda_loss"] > 0 or (fusion and not fusion.uses_features):
         return
-    wants = settings.training.selection.path
+    wants = plan["training.selection.path"]
     asked = f"training.selection.path {wants!r} and " if wants != "global" else ""
     yield Warn(
         "heads_untrained",
@@ -129,7 +129,7 @@ def _heads_untrained(plan: Plan) -> Iterator[Warn]:
 
 
 def _long_window(plan: Plan) -> Iterator[Warn]:
-    window = plan.settings.knowledge_transfer.expert_gradient_accumulation
+    window = plan["knowledge_transfer.expert_gradient_accumulation"]
     if window > plan.steps.batches_per_epoch:
         yield Warn(
             "long_window",

@@ -76,8 +76,8 @@ ORIGIN = Preset(
     },
     other_rates=BaseRates(1e-4, 1e-3, 1e-4),
     rules=(
-        _rule(When.model_construct(input_dim=NumberTest.model_construct(gt=1000)), 0.7, 0.8),
-        _rule(When.model_construct(input_dim=NumberTest.model_construct(lt=100)), 1.3, 1.2),
+        _rule(When.model_construct(input_dim=NumberTest.model_construct(gt=1000.0)), 0.7, 0.8),
+        _rule(When.model_construct(input_dim=NumberTest.model_construct(lt=100.0)), 1.3, 1.2),
     ),
     values={
         **_FUSION,

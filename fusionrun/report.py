@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console
 from rich.table import Table
 
-from fusionrun.errors import FusionrunError
-from fusionrun.store.components import read_manifest, verify
+from fusionrun.errors import ComponentError, FusionrunError
+from fusionrun.store.components import Manifest, read_manifest, verify
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import read_status
 
 Paths = Mapping[str, Mapping[str, float]]
 PERCENT = {"accuracy", "macro_f1", "ece"}
@@ -24,14 +25,27 @@ def best_expert(paths: Paths) -> str | None:
     return max(experts, key=lambda name: paths[name]["accuracy"]) if experts else None
 
 
-def fusion_gain(paths: Paths) -> float | None:
-    """Accuracy of the global path minus the better of best expert and mean of experts."""
-    rivals = [metrics["accuracy"] for name, metrics in paths.items() if name != "global"]
-    return paths["global"]["accuracy"] - max(rivals) if rivals else None
+def best_rival(paths: Paths) -> str | None:
+    """The better of best expert and mean of experts, by accuracy; the mean where they tie."""
+    rivals = [name for name in paths if name != "global"][::-1]
+    return max(rivals, key=lambda name: paths[name]["accuracy"]) if rivals else None
+
+
+def how_far(layout: RunLayout) -> str:
+    """Where a run that did not end well has left its best weights."""
+    epochs = read_status(layout).epoch
+    came = f"after {epochs} whole epoch{'' if epochs == 1 else 's'}"
+    try:
+        manifest = read_manifest(layout.components("best"))
+    except ComponentError:
+        return f"{layout.root}: ended {came}, no weights were saved"
+    folder = layout.components("best")
+    best = f"best weights so far (epoch {manifest.epoch + 1})"
+    return f"{layout.root}: ended {came}\n{best}  {folder}"
 
 
 def show_results(layout: RunLayout) -> None:
-    """Print the table of a finished run and its verified components.
+    """Verify the components of a finished run; print its result table and where they are.
 
     Raises:
         FusionrunError: the run has no results.
@@ -41,27 +55,27 @@ def show_results(layout: RunLayout) -> None:
         results = json.loads(layout.results.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise FusionrunError(f"{layout.results}: no results to show ({error})") from error
-    console = Console()
-    split = "test" if "test" in results else next(iter(results))
     manifest = read_manifest(layout.components("best"))
-    console.print(_table(split, results[split], manifest.epoch))
-    for line in _verdict(results[split]):
-        console.print(line, highlight=False)
     verify(layout.components("best"))
     verify(layout.components("last"))
-    console.print(
-        f"\ncomponents  {len(manifest.components)} files verified, best and last:", highlight=False
-    )
-    console.print(f"  {layout.all_components}", highlight=False, soft_wrap=True)
-    console.print(
-        f"next  fusionrun export --component fusion --run {layout.root.name}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    split = "test" if "test" in results else next(iter(results))
+    print(f"\n{_heading(split, manifest)}")
+    Console().print(_table(results[split]))
+    for line in _verdict(results[split]):
+        print(line)
+    print(f"\ncomponents   {len(manifest.components)} files each of best and last, verified")
+    print(f"             {layout.all_components}")
+    print(f"next         fusionrun export --component fusion --run {layout.root}")
 
 
-def _table(split: str, paths: Paths, epoch: int) -> Table:
-    table = Table(title=f"{split} split, best weights (epoch {epoch + 1})", title_justify="left")
+def _heading(split: str, manifest: Manifest) -> str:
+    chosen = manifest.chosen_on
+    why = f"best by {chosen.path} {chosen.metric} on {chosen.split}" if chosen else "the last epoch"
+    return f"{split} split, weights of epoch {manifest.epoch + 1} ({why})"
+
+
+def _table(paths: Paths) -> Table:
+    table = Table()
     table.add_column("path")
     metrics = list(paths["global"])
     for metric in metrics:
@@ -77,16 +91,20 @@ def _number(metric: str, value: float) -> str:
 
 
 def _verdict(paths: Paths) -> Iterator[str]:
-    best, gain = best_expert(paths), fusion_gain(paths)
-    if best is None or gain is None:
-        yield "the experts' heads were not trained (lambda_loss 0): no accuracy of theirs to compare"
+    if len(paths) == 1:
+        yield "heads        not trained (lambda_loss 0): no accuracy of the experts to compare"
+        return
+    if "accuracy" not in paths["global"]:
+        return
+    best, rival = best_expert(paths), best_rival(paths)
+    if best is None or rival is None:
         return
     yield f"best expert  {best}, {paths[best]['accuracy']:.2%}"
-    points = f"{gain * 100:+.2f} points"
-    rival = "the better of best expert and mean of experts"
+    gain = paths["global"]["accuracy"] - paths[rival]["accuracy"]
+    yield f"fusion gain  {gain * 100:+.2f} points {_in_words(gain, rival)}"
+
+
+def _in_words(gain: float, rival: str) -> str:
     if gain < 0:
-        yield f"fusion gain  {points}: fusing did NOT help here; {rival} is ahead"
-    elif gain == 0:
-        yield f"fusion gain  {points}: level with {rival}"
-    else:
-        yield f"fusion gain  {points} over {rival}"
+        return f"against {rival}: fusing did NOT help here"
+    return f"over {rival}" if gain > 0 else f"to {rival}: level"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -47,6 +48,8 @@ def root(
 
 def main() -> None:
     """Entry point of the `fusionrun` program."""
+    # A command's start is imports; looking for garbage meanwhile only takes time.
+    gc.disable()
     # Looking for pydantic's plugins reads every installed package's metadata, at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     arguments = sys.argv[1:]

@@ -31,15 +31,19 @@ def plan(
     runs: RunsOption = None,
 ) -> None:
     """Show what a recipe resolves to: rates, schedules, sizes, steps, warnings. Writes nothing."""
-    _one_view(full=full, yaml=yaml, why=why is not None, against=against is not None)
+    one = {"full": full, "yaml": yaml, "why": why is not None, "against": against is not None}
+    _only_one(**one)
+    _only_one(json=json, yaml=yaml)
     resolved = _plan_of(recipe, set_ or [], runs)
     if against is not None:
         typer.echo(_against(resolved, against, runs, json))
+    elif why is not None:
+        typer.echo(_why(resolved, why, json))
     else:
-        typer.echo(_view(resolved, full, json, yaml, why))
+        typer.echo(_view(resolved, full, json, yaml))
 
 
-def _one_view(**chosen: bool) -> None:
+def _only_one(**chosen: bool) -> None:
     from fusionrun.errors import UserError
 
     names = [f"--{name}" for name, given in chosen.items() if given]
@@ -55,20 +59,25 @@ def _plan_of(recipe: Path, settings: list[str], runs: str | None) -> Plan:
     return make_plan(read_recipe(recipe, settings), runs_dir(runs))
 
 
-def _view(plan: Plan, full: bool, json: bool, yaml: bool, key: str | None) -> str:
+def _view(plan: Plan, full: bool, json: bool, yaml: bool) -> str:
     from fusionrun.plan import as_recipe, screen
     from fusionrun.store.layout import run_id
 
     if json:
-        return _dumped(
-            {key: plan.to_json()["values"][key]} if key in plan.values else plan.to_json()
-        )
+        return _dumped(plan.to_json())
     if yaml:
         return as_recipe.as_recipe(plan).rstrip("\n")
-    if key is not None:
-        return screen.why(plan, key)
     concise = screen.screen(plan, run_id(plan.name, plan.hash, plan.seed))
     return f"{concise}\n\n{screen.every_value(plan)}" if full else concise
+
+
+def _why(plan: Plan, key: str, json: bool) -> str:
+    from fusionrun.plan import screen
+
+    if not json:
+        return screen.why(plan, key)
+    full = screen.find_key(plan, key)
+    return _dumped({"key": full, **plan.to_json()["values"][full]})
 
 
 def _against(plan: Plan, other: str, runs: str | None, json: bool) -> str:

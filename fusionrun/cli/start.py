@@ -23,7 +23,8 @@ def init(
     from fusionrun.recipe.starter import write_starter
 
     experts = write_starter(output, data or "package:handwritten_digits", label, force)
-    typer.echo(f"wrote {output}: {experts} experts, preset tuned")
+    noun = "expert" if experts == 1 else "experts"
+    typer.echo(f"wrote {output}: {experts} {noun}, preset tuned")
     typer.echo(f"next: fusionrun plan {output}")
 
 
@@ -41,7 +42,11 @@ def schema(
     if output is None:
         typer.echo(text)
         return
+    from fusionrun.errors import UserError
     from fusionrun.store.atomic import write_text
 
-    write_text(output, f"{text}\n")
+    try:
+        write_text(output, f"{text}\n")
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror}") from error
     typer.echo(f"wrote {output}; begin a recipe with '# yaml-language-server: $schema={output}'")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fusionrun.cli.options import RecipeArgument, RunsOption, SetOption
+
+if TYPE_CHECKING:
+    from fusionrun.store.layout import RunLayout
 
 
 def train(
@@ -35,10 +38,23 @@ def train(
         typer.echo(f"{start.layout.root} has finished already: the same plan, the same seed")
         typer.echo("its results follow; --new trains it again\n")
     else:
-        from fusionrun.train.job import run
-
         typer.echo(start.note)
-        run(start.layout)
+        _train(start.layout)
     from fusionrun.report import show_results
 
     show_results(start.layout)
+
+
+def _train(layout: RunLayout) -> None:
+    import gc
+
+    from fusionrun.errors import FusionrunError
+    from fusionrun.report import how_far
+    from fusionrun.train.job import run
+
+    gc.enable()
+    try:
+        run(layout)
+    except (FusionrunError, KeyboardInterrupt):
+        typer.echo(how_far(layout), err=True)
+        raise

@@ -14,6 +14,7 @@ Cost = Literal["nothing", "a new launch", "a resume", "a retraining"]
 # What a change below a key costs; the longest key that fits decides, a retraining otherwise.
 COSTS: dict[str, Cost] = {
     "name": "nothing",
+    "preset": "nothing",  # by itself: what it decided stands among the changes
     "tracking": "nothing",
     "evaluation": "nothing",
     "sweep": "nothing",
@@ -59,47 +60,75 @@ class Comparison:
 
 def compare(new: Plan, old: Plan) -> Comparison:
     """Hold a plan against an older one."""
-    keys = [*new.values, *(key for key in old.values if key not in new.values)]
-    changes = tuple(
-        Change(key, _value(old, key), _value(new, key), _cost(key, new, old))
-        for key in keys
-        if _value(old, key) != _value(new, key)
-    )
-    if all(change.cost != "a retraining" for change in changes) and new.data == old.data:
+    changes = (*_changed_values(new, old), *_changed_files(new, old))
+    if all(change.cost != "a retraining" for change in changes):
         return Comparison(changes, tuple(new.components), ())
     kept = tuple(name for name in new.components if _can_keep(name, new, old))
     return Comparison(changes, kept, tuple(n for n in new.components if n not in kept))
 
 
+def _changed_values(new: Plan, old: Plan) -> Iterator[Change]:
+    for key in [*new.values, *(key for key in old.values if key not in new.values)]:
+        if _value(old, key) != _value(new, key):
+            yield Change(key, _value(old, key), _value(new, key), _cost(key, new, old))
+    before, after = (tuple(c for c in p.components if "." in c) for p in (old, new))
+    if before != after and set(before) == set(after):
+        yield Change("experts, in their order", before, after, "a retraining")
+
+
+def _changed_files(new: Plan, old: Plan) -> Iterator[Change]:
+    """What other files hold although the recipe names the same ones."""
+    if _below("data", new) == _below("data", old):
+        before, after = old.data_content(), new.data_content()
+        for part in after:
+            if before[part] != after[part]:
+                yield Change(f"data, its {part}", before[part], after[part], "a retraining")
+    for name in new.components:
+        key, hashes = f"{name}.weights", (_weights(old, name), _weights(new, name))
+        if _value(old, key) == _value(new, key) and hashes[0] != hashes[1]:
+            yield Change(f"{key}, their SHA-256", *hashes, "a retraining")
+
+
+def _weights(plan: Plan, name: str) -> str | None:
+    component = plan.components.get(name)
+    return component.weights.sha256 if component and component.weights else None
+
+
 def _value(plan: Plan, key: str) -> Any:
-    return plan.values[key].value if key in plan.values else None
+    return plan.get(key)
 
 
 def _cost(key: str, new: Plan, old: Plan) -> Cost:
     if key == "training.epochs" or key.startswith(("schedulers.", "learning_rates.")):
-        return "a resume" if _same_beginning(new, old) else "a retraining"
+        return _cost_of_rates(new, old)
     parts = key.split(".")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((COSTS[prefix] for prefix in prefixes if prefix in COSTS), "a retraining")
 
 
-def _same_beginning(new: Plan, old: Plan) -> bool:
-    """Whether the new run only goes on where the old one ended, at the same rates until then."""
-    if list(new.components) != list(old.components):
-        return False
-    pairs = [(new.components[name].rates, rates.rates) for name, rates in old.components.items()]
-    return all(after[: len(before)] == before for after, before in pairs)
+def _cost_of_rates(new: Plan, old: Plan) -> Cost:
+    """Nothing where every rate stays; a resume where the new run only goes on after the old one."""
+    if new.components.keys() != old.components.keys():
+        return "a retraining"
+    pairs = [(new.components[name].rates, c.rates) for name, c in old.components.items()]
+    if all(after == before for after, before in pairs):
+        return "nothing"
+    goes_on = all(after[: len(before)] == before for after, before in pairs)
+    return "a resume" if goes_on else "a retraining"
 
 
 def _can_keep(name: str, new: Plan, old: Plan) -> bool:
     """An expert or head is kept where its own section, its view and the data are as they were."""
     if name in {"fusion", "global_head"} or name not in old.components:
         return False
-    expert = name.partition(".")[2]
-    same_data = _below("data", new) == _below("data", old) and new.data == old.data
-    same_norm = _value(new, "fusion.feature_norm") == _value(old, "fusion.feature_norm")
-    own = f"experts.{expert}"
-    return same_data and same_norm and _below(own, new) == _below(own, old)
+    own = f"experts.{name.partition('.')[2]}"
+    return (
+        _below("data", new) == _below("data", old)
+        and new.data_content() == old.data_content()
+        and _value(new, "fusion.feature_norm") == _value(old, "fusion.feature_norm")
+        and _below(own, new) == _below(own, old)
+        and _weights(new, own) == _weights(old, own)
+    )
 
 
 def _below(prefix: str, plan: Plan) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fusionrun.plan.checks import unused_by
 from fusionrun.plan.leaves import nest
 from fusionrun.plan.plan import Plan, Value
 from fusionrun.plan.screen import comment
@@ -25,9 +26,12 @@ def as_recipe(plan: Plan) -> str:
 
 
 def _writable(plan: Plan) -> Iterator[tuple[str, Value]]:
+    unused = {f"training.optimizer.{k}" for k in unused_by(plan["training.optimizer.type"])}
     for key, value in plan.values.items():
         if key.endswith(".eta_min") and isinstance(value.value, Mapping):
             yield key, Value("auto", value.source, f"{value.why}: {flow(value.value)}")
+        elif key in unused:
+            yield key, Value("auto", value.source, value.why)
         elif value.value is not None or not _optional(key):
             yield key, value
 
@@ -41,7 +45,8 @@ def _mapping(content: Mapping[str, Any], depth: int) -> Iterator[str]:
     indent = "  " * depth
     for key, item in content.items():
         if isinstance(item, Value):
-            yield f"{indent}{_scalar(key)}: {flow(item.value)}  # {comment(item)}"
+            reason = " ".join(comment(item).split())
+            yield f"{indent}{_scalar(key)}: {flow(item.value)}  # {reason}"
         else:
             yield f"{indent}{_scalar(key)}:"
             yield from _mapping(item, depth + 1)
@@ -61,4 +66,5 @@ def _scalar(value: Any) -> str:
         value == "auto" or (_PLAIN.fullmatch(value) and value.lower() not in _WORDS)
     ):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    printable = isinstance(value, str) and value.isprintable()
+    return json.dumps(value, ensure_ascii=not printable)

@@ -16,6 +16,11 @@ _SGD_ONLY = ("momentum", "nesterov")
 _ADAM_ONLY = ("betas", "eps")
 
 
+def unused_by(optimizer: str) -> tuple[str, ...]:
+    """The keys of `training.optimizer` that mean nothing to this type."""
+    return _ADAM_ONLY if optimizer == "SGD" else _SGD_ONLY
+
+
 def check_experts(source: Source, summary: DataSummary) -> None:
     """Experts against the data: their views exist, their shapes fit, this version builds them."""
     problems = [
@@ -117,7 +122,7 @@ def _attention(source: Source, ledger: Ledger) -> Iterator[Problem]:
 def _optimizer(source: Source, ledger: Ledger) -> Iterator[Problem]:
     prefix = ("training", "optimizer")
     kind = ledger[dotted((*prefix, "type"))]
-    for name in _ADAM_ONLY if kind == "SGD" else _SGD_ONLY:
+    for name in unused_by(kind):
         path = (*prefix, name)
         if ledger.given_number(dotted(path)) and ledger[dotted(path)]:
             yield Problem(
@@ -142,7 +147,7 @@ def _sweep(source: Source, ledger: Ledger) -> Iterator[Problem]:
     sweep = source.recipe.sweep
     if sweep is None:
         return
-    keys = tuple(key for key in ledger.values() if not key.startswith("sweep"))
+    keys = tuple(key for key in ledger if not key.startswith("sweep"))
     for part in ("grid", "zip"):
         for key in getattr(sweep, part):
             if key not in keys:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fusionrun.plan.leaves import leaves, nest
 from fusionrun.plan.plan import Origin, Value
-from fusionrun.recipe.document import Document, parse_dotted
+from fusionrun.recipe.document import Document, Path, parse_dotted
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import AUTO, plain
 
@@ -17,8 +17,8 @@ PENDING = Value(AUTO, "default", "not resolved")
 class Ledger:
     """Every leaf of a recipe by its dotted key, in the schema's order.
 
-    A leaf is settled once: by the recipe, `--set`, a preset, a rule or a default. The order of
-    settling does not matter to the result; what stays pending at the end is an error of ours.
+    A leaf is settled once: by the recipe, `--set`, a preset, a rule or a default; whoever comes
+    later finds it closed. What nobody settled at the end is an error of ours.
     """
 
     def __init__(self, source: Source) -> None:
@@ -33,19 +33,29 @@ class Ledger:
         return Value(value, self._origin(key), self.place(key))
 
     def _origin(self, key: str) -> Origin:
-        return "set" if self._document.is_set(parse_dotted(key)) else "recipe"
+        return "set" if self._document.is_set(self._written(key) or ()) else "recipe"
+
+    def _written(self, key: str) -> Path | None:
+        """Where the user wrote a leaf: at its key, or in a list that is short for a mapping."""
+        path = parse_dotted(key)
+        if self._document.has(path):
+            return path
+        while path and not self._document.has(path):
+            path = path[:-1]
+        return None if isinstance(self._document.get(path), Mapping) else path
 
     def given(self, key: str) -> bool:
         """Whether the user wrote this key, whatever they wrote."""
-        return self._document.has(parse_dotted(key))
+        return self._written(key) is not None
 
     def given_number(self, key: str) -> bool:
         """Whether the user wrote a value of their own here, not `auto`."""
-        return self.given(key) and not self.pending(key)
+        path = self._written(key)
+        return path is not None and self._document.get(path) != AUTO
 
     def place(self, key: str) -> str:
         """Where the user wrote it, as `file:line:column`, or `--set`."""
-        place = self._document.place(parse_dotted(key))
+        place = self._document.place(self._written(key) or parse_dotted(key))
         return f"--set {place.text}" if not place.line else str(place)
 
     @property
@@ -57,16 +67,19 @@ class Ledger:
         """Whether a leaf stands open."""
         return self._values.get(key) is PENDING
 
-    def waiting(self) -> list[str]:
-        """Every leaf that stands open."""
-        return [key for key in self._values if self.pending(key)]
-
     def __getitem__(self, key: str) -> Any:
         """The value of a settled leaf."""
         return self._values[key].value
 
+    def get(self, key: str, default: Any) -> Any:
+        """The value of a settled leaf, or the default where the recipe has no such leaf."""
+        return self[key] if key in self._values else default
+
     def __contains__(self, key: str) -> bool:
         return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
 
     def entry(self, key: str) -> Value:
         """A leaf with its reason."""
@@ -105,5 +118,16 @@ class Ledger:
         )
 
     def values(self) -> dict[str, Value]:
-        """All leaves."""
-        return dict(self._values)
+        """All leaves, at the end. The word `auto` as a name or a path is a word like any other.
+
+        Raises:
+            RuntimeError: a leaf was left open; no recipe may do that.
+        """
+        return {key: self._closed(key, value) for key, value in self._values.items()}
+
+    def _closed(self, key: str, value: Value) -> Value:
+        if value is not PENDING:
+            return value
+        if not self.given(key):
+            raise RuntimeError(f"nothing settles {key}: the resolver has no rule for it")
+        return Value(value.value, self._origin(key), self.place(key))

@@ -129,6 +129,10 @@ class Plan:
         """The value of a dotted key. Building `settings` takes longer than all of a plan does."""
         return self.values[key].value
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a dotted key, or the default where the plan has no such key."""
+        return self[key] if key in self.values else default
+
     def __contains__(self, key: str) -> bool:
         return key in self.values
 
@@ -142,17 +146,25 @@ class Plan:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of what decides the run's numbers, seed and name left out."""
+        """SHA-256 of what decides the run's numbers, seed and name left out.
+
+        Of the recipe's mappings only the experts' has an order that counts: it is the order of
+        the fusion's tensors.
+        """
         content = {
             "values": {
                 key: value.value
                 for key, value in self.values.items()
                 if key.partition(".")[0] not in UNHASHED
             },
-            "weights": [c.weights.sha256 if c.weights else None for c in self.components.values()],
-            "data": [self.data.to_json()[key] for key in ("views", "classes", "sizes")],
+            "components": [(n, c.weights and c.weights.sha256) for n, c in self.components.items()],
+            "data": self.data_content(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def data_content(self) -> dict[str, Any]:
+        """What the data's headers say, wherever its files lie."""
+        return {part: held for part, held in self.data.to_json().items() if part != "files"}
 
     @property
     def name(self) -> str:
@@ -185,11 +197,21 @@ class Plan:
         Raises:
             UserError: another format, or not a plan; names `source`.
         """
-        if content.get("format") != PLAN_FORMAT:
+        if not isinstance(content, Mapping) or "format" not in content:
+            raise UserError(f"{source}: not a plan: it has no 'format'; plan the recipe again")
+        if content["format"] != PLAN_FORMAT:
             raise UserError(
-                f"{source}: got plan format {content.get('format')!r}, expected {PLAN_FORMAT}: "
+                f"{source}: got plan format {content['format']!r}, expected {PLAN_FORMAT}: "
                 "it was written by another version of fusionrun; plan the recipe again"
             )
+        try:
+            return cls._from_json(content)
+        except (AttributeError, KeyError, TypeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise UserError(f"{source}: damaged ({problem}); plan the recipe again") from error
+
+    @classmethod
+    def _from_json(cls, content: Mapping[str, Any]) -> Plan:
         memory = {k: v for k, v in content["memory"].items() if k != "total"}
         return cls(
             values={k: _build(Value, v) for k, v in content["values"].items()},

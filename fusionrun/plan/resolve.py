@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from fusionrun import rules, schedules
 from fusionrun.blueprint import (
     Tensor,
@@ -33,7 +31,7 @@ from fusionrun.recipe.read import Source
 from fusionrun.schema.base import AUTO, plain
 from fusionrun.schema.fusions import Fusion
 from fusionrun.schema.recipe import Recipe
-from fusionrun.schema.schedulers import SCHEDULERS, Scheduler
+from fusionrun.schema.schedulers import SCHEDULERS, Scheduler, Warmup
 
 MOMENTS = {"SGD": 1, "Adam": 2, "AdamW": 2}
 FLOAT_BYTES = 4
@@ -76,7 +74,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
     check_recipe(source, ledger)
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
-    _settle_threads(ledger, sum(parameters.values()))
+    _settle_machine(ledger, sum(parameters.values()))
     weights = _weights(source, blueprints, runs_dir)
     components = {
         name: _component(name, ledger, preset, parameters[name], facts, applied, weights.get(name))
@@ -103,13 +101,10 @@ def _settle_transfer(ledger: Ledger, recipe: Recipe) -> None:
     key = "knowledge_transfer.knowledge_distillation_weight"
     if len(recipe.experts) == 1:
         ledger.settle(key, 0.0, "rule", "one expert has nobody to learn from")
-    attends = recipe.fusion.type == "TransformerBase"
-    ledger.settle(
-        "knowledge_transfer.cross_expert_attention",
-        attends,
-        "rule",
-        f"{'true for' if attends else 'only for'} TransformerBase; fusion type is {recipe.fusion.type}",
-    )
+    kind = recipe.fusion.type
+    attends = kind == "TransformerBase"
+    why = f"{'true for' if attends else 'only for'} TransformerBase; fusion type is {kind}"
+    ledger.settle("knowledge_transfer.cross_expert_attention", attends, "rule", why)
 
 
 def _settle_fusion(ledger: Ledger, input_dims: Mapping[str, int]) -> None:
@@ -156,7 +151,7 @@ def _facts(ledger: Ledger, recipe: Recipe, input_dims: Mapping[str, int]) -> _Fa
         "batch_size": recipe.training.batch_size,
     }
     pretrained = {name: expert.weights is not None for name, expert in recipe.experts.items()}
-    dim = ledger["fusion.dim"] if "fusion.dim" in ledger else max(input_dims.values())
+    dim = ledger.get("fusion.dim", rules.fusion_dim(tuple(input_dims.values())))
     joint = {**common, "input_dim": dim, "pretrained": all(pretrained.values())}
     experts = {
         f"experts.{name}": {**common, "input_dim": width, "pretrained": pretrained[name]}
@@ -261,7 +256,7 @@ def _settle_schedulers(ledger: Ledger, preset: Preset) -> None:
 def _settle_spans(ledger: Ledger, key: str) -> None:
     """Lengths of a schedule, in epochs, from the epochs that its warm-up leaves."""
     epochs = ledger["training.epochs"]
-    warmup = ledger[f"{key}.warmup.epochs"] if f"{key}.warmup.epochs" in ledger else 0
+    warmup = ledger.get(f"{key}.warmup.epochs", 0)
     left = schedules.default_T_max(epochs, warmup)
     less = f"{epochs} epochs" + (f" less {warmup} of warm-up" if warmup else "")
     for name, (length_of, formula) in _SPANS.items():
@@ -292,10 +287,14 @@ def _blueprints(
 
 def resolved_fusion(ledger: Ledger, recipe: Recipe) -> Fusion:
     """The fusion's section with every value resolved."""
-    return type(recipe.fusion).model_validate(ledger.section("fusion"))
+    return type(recipe.fusion).model_construct(**ledger.section("fusion"))
 
 
-def _settle_threads(ledger: Ledger, parameters: int) -> None:
+def _settle_machine(ledger: Ledger, parameters: int) -> None:
+    """How a step is carried out; only the device is left to the machine that trains."""
+    where = "decided where it trains: CUDA where there is a device, else CPU"
+    ledger.settle("training.device", "auto", "default", where)
+    ledger.settle("training.engine", "eager", "default", "the one that this version carries out")
     threads = rules.num_threads(parameters)
     why = f"{parameters:,} parameters: " + (
         "one below two million" if threads else "torch's choice"
@@ -379,7 +378,10 @@ def _scheduler(schedule: Mapping[str, Any]) -> Scheduler:
     kind = SCHEDULERS.choose(schedule)
     if kind is None:
         raise TypeError(f"no scheduler kind for {schedule}")
-    return TypeAdapter(kind).validate_python(schedule)
+    warmup = schedule.get("warmup")
+    built = Warmup.model_construct(**warmup) if warmup else None
+    # Constructed, not validated: its parts were, one by one, and a validator takes long to build.
+    return kind.model_construct(**{**schedule, "warmup": built})
 
 
 def _settle_floors(ledger: Ledger, components: Mapping[str, ComponentPlan]) -> None:

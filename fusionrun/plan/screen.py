@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from fusionrun.errors import UserError
-from fusionrun.plan.plan import ComponentPlan, Plan, Value
+from fusionrun.plan.plan import Plan, Value
 from fusionrun.plan.sparkline import sparkline
-from fusionrun.recipe.problems import shown
 from fusionrun.recipe.suggest import nearest
 from fusionrun.schema.fusions import FUSIONS
 
-SPARK_WIDTH = 24
+SPARK_WIDTH = 20
+LINE_WIDTH = 118
+MOST_SHOWN = 60
 Row = tuple[str, ...]
 
 
@@ -27,6 +29,15 @@ def columns(rows: Sequence[Row], right: Sequence[int] = (), gap: str = "  ") -> 
         yield gap.join(cells).rstrip()
 
 
+def labelled(rows: Sequence[Row]) -> Iterator[str]:
+    """Rows of a label and a text; long texts go on below themselves, words are never cut."""
+    indent = max(len(label) for label, _ in rows) + 2
+    for label, text in rows:
+        lines = wrap(text, LINE_WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            yield f"{'' if number else label:{indent}}{line}"
+
+
 def screen(plan: Plan, run_id: str) -> str:
     """The concise screen: what will be trained, at which rates, for how long."""
     parts = [
@@ -34,41 +45,44 @@ def screen(plan: Plan, run_id: str) -> str:
         "",
         *_components(plan),
         "",
-        *columns(list(_facts(plan))),
+        *labelled(list(_facts(plan))),
     ]
     if plan.warnings:
-        parts += ["", *(f"warning  {w.message}  [{w.code}]" for w in plan.warnings)]
+        parts += ["", *labelled([("warning", f"{w.message} [{w.code}]") for w in plan.warnings])]
     return "\n".join(parts)
 
 
 def _components(plan: Plan) -> Iterator[str]:
     epochs = plan["training.epochs"]
-    header = ("component", "input_dim", "parameters", "base rate", f"rate over {epochs} epochs")
-    rows: list[Row] = [(*header, "first → last", "rules")]
-    for name, component in plan.components.items():
-        if name.startswith("heads."):
-            continue
-        rows.append(_component_row(name, component, plan))
-    yield from columns(rows, right=(1, 2, 3))
+    over = f"rate over {epochs} epoch{'s' * (epochs > 1)}"
+    size_, ends = "parameters + head", "first → last"
+    header = ("component", "input_dim", size_, "base rate", over, ends, "rules")
+    rows = [_component_row(name, plan) for name in _owners(plan)]
+    yield from columns([header, *rows], right=(1, 2, 3))
 
 
-def _component_row(name: str, c: ComponentPlan, plan: Plan) -> Row:
-    head = plan.components.get(name.replace("experts.", "heads.")) if "." in name else None
-    count = f"{c.parameters:,}" + (f" + {head.parameters:,}" if head else "")
+def _component_row(name: str, plan: Plan) -> Row:
+    c = plan.components[name]
+    head = plan.components.get(name.replace("experts.", "heads."), c)
     if not c.parameters:
         return (name, str(c.input_dim), "0", "", "", "", "nothing to train")
     return (
-        f"{name} + head" if head else name,
+        name,
         str(c.input_dim),
-        count,
+        f"{c.parameters:,}" + (f" + {head.parameters:,}" if head is not c else ""),
         f"{c.lr:g}",
         sparkline(c.rates, SPARK_WIDTH),
         f"{c.rates[0]:.3g} → {c.rates[-1]:.3g}",
-        " ".join(c.rules) + (f" from {c.weights.given}" if c.weights else ""),
+        " ".join(rule.partition(" (")[0] for rule in c.rules),
     )
 
 
 def _facts(plan: Plan) -> Iterator[Row]:
+    if applied := dict.fromkeys(rule for c in plan.components.values() for rule in c.rules):
+        yield ("rules", ", ".join(applied))
+    for name, component in plan.components.items():
+        if component.weights:
+            yield ("weights", f"{name} starts from {component.weights.given}")
     yield ("data", _data(plan))
     yield ("fusion", _fusion(plan))
     yield ("losses", _losses(plan))
@@ -95,10 +109,9 @@ def _slurm(plan: Plan) -> str:
 def _data(plan: Plan) -> str:
     data = plan.data
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.sizes.items())
-    path = plan["data.path"] if "data.path" in plan else None
+    where = plan.get("data.path") or "files named by split"
     return (
-        f"{path or 'files named by split'} ({plan['data.source']}): {data.rows:,} rows, "
-        f"{len(data.classes)} classes; {sizes}"
+        f"{where} ({plan['data.source']}): {data.rows:,} rows, {len(data.classes)} classes; {sizes}"
     )
 
 
@@ -163,15 +176,21 @@ def every_value(plan: Plan) -> str:
 
 def literal(value: Any) -> str:
     """A value as YAML's flow style writes it, cut at sixty characters."""
-    if isinstance(value, dict):
-        text = "{" + ", ".join(f"{k}: {literal(v)}" for k, v in value.items()) + "}"
-    elif isinstance(value, bool) or value is None:
-        text = {True: "true", False: "false", None: "null"}[value]
-    elif isinstance(value, float):
-        text = f"{value:g}"
-    else:
-        text = value if isinstance(value, str) else shown(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    text = _flow(value)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def why(plan: Plan, key: str) -> str:
@@ -180,14 +199,19 @@ def why(plan: Plan, key: str) -> str:
     Raises:
         UserError: the plan has no such key; names the nearest.
     """
-    full = _find_key(plan, key)
+    full = find_key(plan, key)
     value = plan.values[full]
-    lines = [f"{full} = {literal(value.value)}", f"  {value.source}: {value.why}"]
+    lines = [f"{full} = {_flow(value.value)}", f"  {comment(value)}"]
     lines += [f"    {step}" for step in value.steps]
     return "\n".join(lines)
 
 
-def _find_key(plan: Plan, key: str) -> str:
+def find_key(plan: Plan, key: str) -> str:
+    """The full key that is meant: a component, or its `.lr`, stands for its base rate.
+
+    Raises:
+        UserError: the plan has no such key; names the nearest.
+    """
     aliases = {f"{name}.lr": f"learning_rates.{name}" for name in _owners(plan)}
     aliases |= {name: f"learning_rates.{name}" for name in _owners(plan)}
     key = aliases.get(key.replace("heads.", "experts."), key)
@@ -195,7 +219,8 @@ def _find_key(plan: Plan, key: str) -> str:
         return key
     below = [full for full in plan.values if full.startswith(f"{key}.")]
     if below:
-        raise UserError(f"{key!r} is a section; ask for one of {', '.join(below)}")
+        listed = "\n".join(f"  {full}" for full in below)
+        raise UserError(f"{key!r} is a section; ask for one of\n{listed}")
     found = nearest(key, tuple(plan.values))
     hint = f"; did you mean {found!r}?" if found else ""
     raise UserError(f"the plan has no value {key!r}{hint}\n--full lists all of them")

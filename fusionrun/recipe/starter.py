@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from fusionrun.data.header import read_summary
 from fusionrun.errors import UserError
+from fusionrun.plan.as_recipe import flow
 from fusionrun.resources import shipped
 from fusionrun.schema.data import Npz
+from fusionrun.schema.experts import CNN
+from fusionrun.schema.recipe import PATHS
 from fusionrun.store.atomic import write_text
+
+LONGEST_NAME = 64
+CHANNELS = (32, 64)
+
+
+class StarterExpert(NamedTuple):
+    """One line of the recipe; `channels` is empty where an mlp reads the view."""
+
+    name: str
+    view: str
+    channels: tuple[int, ...]
 
 
 def write_starter(output: Path, data: str, label: str, force: bool) -> int:
@@ -32,25 +48,69 @@ def write_starter(output: Path, data: str, label: str, force: bool) -> int:
     if output.exists() and not force:
         raise UserError(f"{output}: exists already; --force overwrites it, or name another file")
     summary = read_summary(Npz(source="npz", path=data, label=label), Path.cwd())
-    path = data if data.startswith("package:") else os.path.relpath(data, output.parent or ".")
-    text = _render(
-        name=_name(data),
-        data=path,
-        label=label,
-        views={view: len(shape) > 1 for view, shape in summary.views.items()},
-    )
+    names = expert_names(summary.views)
+    experts = [
+        StarterExpert(names[view], view, _channels(shape)) for view, shape in summary.views.items()
+    ]
+    text = _render(output, _name(data), _path_from(output, data), label, experts)
     try:
         write_text(output, text)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from error
-    return len(summary.views)
+    return len(experts)
+
+
+def expert_names(views: Iterable[str]) -> dict[str, str]:
+    """An expert's name for each view: the view's own where it can be one, and each once.
+
+    Letters, digits, _ and - stay, any other stretch becomes one -; views that come out alike,
+    upper and lower case apart, are numbered from 2.
+    """
+    names: dict[str, str] = {}
+    taken = set(PATHS)
+    for view in views:
+        base = re.sub(r"[^A-Za-z0-9_-]+", "-", view).strip("-_")[:LONGEST_NAME] or "view"
+        name, number = base, 1
+        while name.casefold() in taken:
+            number += 1
+            suffix = f"-{number}"
+            name = base[: LONGEST_NAME - len(suffix)] + suffix
+        taken.add(name.casefold())
+        names[view] = name
+    return names
+
+
+def _channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Blocks of a cnn, as many as the image is large enough for; none: no image, or a tiny one."""
+    if len(shape) == 1:
+        return ()
+    sizes = (CHANNELS[:blocks] for blocks in range(len(CHANNELS), 0, -1))
+    return next((channels for channels in sizes if _fits(channels, shape)), ())
+
+
+def _fits(channels: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    try:
+        CNN(model="cnn", view="", channels=channels).check(shape)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(data: str) -> str:
-    return Path(data.removeprefix("package:")).stem.replace("_", "-")
+    stem = Path(data.removeprefix("package:")).stem.replace("_", "-")
+    return "".join(c if c.isprintable() else "-" for c in stem).strip() or "recipe"
 
 
-def _render(name: str, data: str, label: str, views: dict[str, bool]) -> str:
+def _path_from(output: Path, data: str) -> str:
+    """The data's path as the recipe has to say it: relative to itself, unless it was absolute."""
+    if data.startswith("package:") or os.path.isabs(data):
+        return data
+    return os.path.relpath(data, output.parent)
+
+
+def _render(
+    output: Path, name: str, data: str, label: str, experts: Iterable[StarterExpert]
+) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -62,14 +122,12 @@ def _render(name: str, data: str, label: str, views: dict[str, bool]) -> str:
         autoescape=False,  # (YAML, not HTML; every value goes through `quoted`)
     )
     environment.filters["quoted"] = _quoted
-    experts = {re.sub(r"[^A-Za-z0-9_-]", "-", view).lstrip("-_"): view for view in views}
-    images = {view for view, is_image in views.items() if is_image}
-    template = environment.get_template("recipe.yaml.j2")
-    return template.render(name=name, data=data, label=label, experts=experts, images=images)
+    values: Mapping[str, object] = {"name": name, "data": data, "label": label, "experts": experts}
+    printable = "".join(c if c.isprintable() else "?" for c in str(output))
+    return environment.get_template("recipe.yaml.j2").render(values, file=printable)
 
 
-def _quoted(text: str) -> str:
-    """Text as YAML reads it back: bare where that is safe, else in JSON's quotes."""
-    from fusionrun.plan.as_recipe import flow
-
-    return text if re.fullmatch(r"package:[a-z_]+", text) else flow(text)
+def _quoted(value: object) -> str:
+    """A value as YAML reads it back: bare where that is safe, else in JSON's quotes."""
+    text = str(value)
+    return text if re.fullmatch(r"package:[a-z_]+", text) else flow(value)

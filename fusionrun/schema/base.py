@@ -19,7 +19,6 @@ from pydantic import (
     GetJsonSchemaHandler,
     TypeAdapter,
 )
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 AUTO: Final[Any] = "auto"
@@ -56,7 +55,7 @@ class OrAuto:
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         return {"anyOf": [handler(schema), {"const": AUTO}]}
 
 
@@ -76,7 +75,7 @@ class OnDemand:
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         return handler(TypeAdapter(self._section(schema)).core_schema)
 
     @staticmethod

@@ -2,8 +2,6 @@
 whether a file exists and what is in it is for `fusionrun.data`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -16,7 +14,6 @@ from pydantic import (
     TypeAdapter,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from fusionrun.schema.base import Fraction, Name, Natural, Section
@@ -41,7 +38,7 @@ class FractionSplit(Section):
     """Seed of the split alone; the recipe's `seed` never moves it."""
 
     @model_validator(mode="after")
-    def _whole(self) -> FractionSplit:
+    def _whole(self) -> "FractionSplit":
         total = self.train + self.val + self.test
         if abs(total - 1) > SUM_TOLERANCE:
             raise PydanticCustomError(
@@ -83,7 +80,7 @@ class FoldSplit(Section):
     """Seed of the split alone; the same for all folds of one experiment."""
 
     @model_validator(mode="after")
-    def _fold_exists(self) -> FoldSplit:
+    def _fold_exists(self) -> "FoldSplit":
         if self.fold >= self.folds:
             raise PydanticCustomError(
                 "fold_range",
@@ -136,7 +133,7 @@ class SplitShapes:
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         return {"anyOf": [handler(TypeAdapter(shape).core_schema) for shape in self.shapes]}
 
 
@@ -154,7 +151,7 @@ class _ListToo:
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         names = {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 1}
         return {"anyOf": [handler(schema), names]}
 
@@ -164,7 +161,7 @@ class _TextToo:
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         return {"anyOf": [handler(schema), {"type": "string"}]}
 
 
@@ -211,7 +208,7 @@ class FileData(Data):
     """Relative to the recipe; `package:NAME` is data that ships with fusionrun."""
 
     @model_validator(mode="after")
-    def _path_or_files(self) -> FileData:
+    def _path_or_files(self) -> "FileData":
         named = isinstance(self.split, FileSplit)
         if self.path is None and not named:
             raise PydanticCustomError(

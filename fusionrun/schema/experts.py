@@ -8,8 +8,6 @@ class in `module`, and say `input_dim`, `module_args`, `blueprint` and, if not e
 `check`. Another package offers one as an entry point of the group `fusionrun.experts`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -21,8 +21,6 @@ A join with tensors of its own lists them in `join_blueprint`; one whose result 
 entry point of the group `fusionrun.fusions` (`mean = "my_package.schema:Mean"`).
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field

@@ -13,7 +13,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from fusionrun.schema.base import Section
@@ -85,7 +84,7 @@ class Kinds(Generic[S]):
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    ) -> dict[str, Any]:
         kinds = [TypeAdapter(kind).core_schema for kind in self._builtin.values()]
         return {"oneOf": [handler(kind) for kind in kinds]}
 

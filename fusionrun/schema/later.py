@@ -3,8 +3,6 @@
 `fusionrun.plan.unsupported` names the keys that this version refuses to train with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -58,7 +56,7 @@ class Sweep(Section):
     """Seeds that each point is run with."""
 
     @model_validator(mode="after")
-    def _equal_lengths(self) -> Sweep:
+    def _equal_lengths(self) -> "Sweep":
         if len({len(values) for values in self.zip.values()}) > 1:
             raise PydanticCustomError("zip_lengths", "lists of one length", {"key": "zip"})
         return self

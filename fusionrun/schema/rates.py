@@ -1,7 +1,5 @@
 """Learning rates: the two base rates, the rules that adapt them, and the user's last word."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -26,7 +24,7 @@ class NumberTest(Section):
     """Equal to."""
 
     @model_validator(mode="after")
-    def _not_empty(self) -> NumberTest:
+    def _not_empty(self) -> "NumberTest":
         if not self.model_fields_set:
             raise PydanticCustomError("empty_test", "at least one of gt, ge, lt, le, eq")
         return self

@@ -1,7 +1,5 @@
 """The recipe: everything a user can write, and its JSON Schema."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -77,7 +75,7 @@ class Recipe(Section):
     """Resources of a queued run."""
 
     @model_validator(mode="after")
-    def _names_can_be_told_apart(self) -> Recipe:
+    def _names_can_be_told_apart(self) -> "Recipe":
         seen: dict[str, str] = {}
         for name in self.experts:
             if name.casefold() in seen:

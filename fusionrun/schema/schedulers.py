@@ -4,8 +4,6 @@ Shapes and bounds only; `fusionrun.schedules` turns a resolved section into rate
 keep every schedule at or below the base rate, so a recipe's base rate is the highest ever used.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

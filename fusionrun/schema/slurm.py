@@ -1,7 +1,5 @@
 """What to ask of Slurm. Text rules are Slurm's own: `--time=1:30` is ninety seconds there."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -102,7 +100,7 @@ class Slurm(Section):
     """What starts the processes."""
 
     @model_validator(mode="after")
-    def _exclusive(self) -> Slurm:
+    def _exclusive(self) -> "Slurm":
         for one, other in (("gpus_per_node", "gres"), ("mem", "mem_per_cpu")):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise PydanticCustomError(

@@ -1,7 +1,5 @@
 """How the two paths are trained: losses between them, optimizer, epochs, precision."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -51,6 +51,8 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it is written: filling it each time only takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def make_network(plan: Plan, train: Rows) -> FusionNetwork:

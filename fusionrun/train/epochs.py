@@ -28,6 +28,7 @@ from fusionrun.train.tables import Table, epoch_order, spans
 
 State = Mapping[str, Mapping[str, Tensor]]
 LOWER_IS_BETTER = {"nll"}
+_FIX = "Fix: a lower learning rate, a gradient clip, or precision float32"
 
 
 class Interrupted(Exception):
@@ -232,10 +233,19 @@ def heads_trained(plan: Plan) -> bool:
 
 
 def evaluated(plan: Plan, step: Step, table: Table) -> dict[str, Metrics]:
-    """The metrics of every path on a split."""
+    """The metrics of every path on a split.
+
+    Raises:
+        TrainingError: a path gives no finite numbers: the last step of an epoch broke the
+            weights, after its own loss was still finite.
+    """
     experts, overall = split_logits(step.network, table, step.precision)
     names = tuple(plan.settings.experts)
-    return path_metrics(experts, overall, table.labels, names, heads_trained(plan))
+    paths = path_metrics(experts, overall, table.labels, names, heads_trained(plan))
+    bad = [path for path, metrics in paths.items() if not math.isfinite(metrics["nll"])]
+    if bad:
+        raise TrainingError(f"the network's outputs are not finite: {', '.join(bad)}. {_FIX}")
+    return paths
 
 
 def copied_state(step: Step) -> State:
@@ -251,7 +261,5 @@ def _refuse_nonfinite(losses: Mapping[str, float], norms: Mapping[str, int], ste
     bad += [f"gradient of {name}" for name, count in norms.items() if count]
     if bad:
         raise TrainingError(
-            f"not finite in the epoch that ended at step {steps}: {', '.join(bad)}. "
-            "Fix: a lower learning rate, a gradient clip, or precision float32; "
-            "the best weights so far are kept"
+            f"not finite in the epoch that ended at step {steps}: {', '.join(bad)}. {_FIX}"
         )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from fusionrun.data.load import Rows, content_hash, load_data
+from fusionrun.errors import TrainingError
 from fusionrun.models.network import FusionNetwork
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
@@ -32,7 +34,7 @@ from fusionrun.train.metrics import Metrics
 from fusionrun.train.progress import progress
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
-from fusionrun.train.stop import stop_on_signals
+from fusionrun.train.stop import StopRequest, stop_on_signals
 from fusionrun.train.tables import Table
 
 # How often at most the best weights are written while training goes on.
@@ -50,14 +52,17 @@ def run(layout: RunLayout) -> None:
         FusionrunError: it failed; `status.json` and `events.jsonl` say so, saved weights stay.
     """
     job = Job(layout, read_plan(layout.plan), Recorder(layout))
-    try:
-        job.run()
-    except (Interrupted, KeyboardInterrupt) as error:
-        job.interrupted()
-        raise KeyboardInterrupt from error
-    except Exception as error:
-        job.failed(error)
-        raise
+    with stop_on_signals() as stop:
+        try:
+            job.run(stop)
+        except (Interrupted, KeyboardInterrupt) as error:
+            job.interrupted()
+            raise KeyboardInterrupt from error
+        except Exception as error:
+            job.failed(error)
+            if isinstance(error, OSError):
+                raise TrainingError(f"{layout.root}: the run cannot go on: {error}") from error
+            raise
 
 
 class Job:
@@ -70,8 +75,12 @@ class Job:
         recorder.status("running", 0, 0)
         recorder.event("started", plan=plan.hash)
 
-    def run(self) -> None:
-        """Train, choose the best weights, touch the test split once, save."""
+    def run(self, stop: StopRequest) -> None:
+        """Train, choose the best weights, touch the test split once, save.
+
+        Raises:
+            Interrupted: `stop` was requested before the last epoch's end.
+        """
         plan, settings = self._plan, self._plan.settings
         device = choose_device(settings.training.device)
         pin_numerics(plan, device)
@@ -81,7 +90,7 @@ class Job:
         updater = make_updater(plan, network.components(), device)
         step = Step(network, updater, loss_settings(plan), settings.training.precision, device)
         tables = self._tables(network, rows, device)
-        with stop_on_signals() as stop, progress(settings.training.epochs) as display:
+        with progress(settings.training.epochs) as display:
             self._epochs = Epochs(
                 plan=plan,
                 step=step,
@@ -173,8 +182,10 @@ class Job:
 
     def failed(self, error: Exception) -> None:
         """Keep the best weights so far, and say what went wrong."""
-        self._recorder.event("failed", kind=type(error).__name__, error=str(error))
-        self._end("failed")
+        # A full disk, of all errors, must not be hidden by failing to record it.
+        with suppress(OSError):
+            self._recorder.event("failed", kind=type(error).__name__, error=str(error))
+            self._end("failed")
 
     def _end(self, state: RunState) -> None:
         epochs = self._epochs

@@ -1,16 +1,18 @@
-"""What a person sees while a run trains: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a run trains: two live lines on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 # Plain lines: the first and last epoch, and about twenty between.
 PLAIN_LINES = 20
@@ -39,15 +41,16 @@ class EpochNews:
     samples_per_s: float
 
     def line(self) -> str:
-        """One line of text."""
+        """One line of text, at most 80 characters; a star marks the best epoch so far."""
         val = "" if self.val_accuracy is None else f"  val {self.val_accuracy:7.2%}"
         expert, fusion = self.rates
-        rates = f"{expert:.2e}" if expert == fusion else f"{expert:.2e} / {fusion:.2e}"
+        rates = f"rate {expert:.2e}" if expert == fusion else f"rates {expert:.2e}, {fusion:.2e}"
         mark = " *" if self.best else "  "
-        return (
-            f"loss {self.loss:8.4f}  train {self.train_accuracy:7.2%}{val}{mark}"
-            f"  rate {rates}  {self.samples_per_s:,.0f} samples/s"
-        )
+        return f"loss {self.loss:8.4f}  train {self.train_accuracy:7.2%}{val}{mark}  {rates}"
+
+    def speed(self) -> str:
+        """How fast it went."""
+        return f"{self.samples_per_s:,.0f} samples/s"
 
 
 class Display(Protocol):
@@ -74,13 +77,18 @@ def _live(console: Console, epochs: int) -> Iterator[Display]:
         TextColumn("epoch"),
         MofNCompleteColumn(),
         BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
         TimeRemainingColumn(compact=True),
-        console=console,
+        TextColumn("left  {task.description}"),
     )
-    with bar:
-        task = bar.add_task("starting", total=epochs)
-        yield lambda news: bar.update(task, completed=news.epoch, description=news.line())
+    task = bar.add_task("", total=epochs)
+    numbers = Text("starting", no_wrap=True, overflow="ellipsis")
+
+    def show(news: EpochNews) -> None:
+        numbers.plain = news.line()
+        bar.update(task, completed=news.epoch, description=news.speed())
+
+    with Live(Group(bar, numbers), console=console):
+        yield show
 
 
 class _Plain:
@@ -96,7 +104,7 @@ class _Plain:
             return
         left = (time.monotonic() - self._began) / news.epoch * (self._epochs - news.epoch)
         width = len(str(self._epochs))
-        print(
-            f"epoch {news.epoch:{width}}/{self._epochs}  {news.line()}  {left:.0f} s left",
-            flush=True,
-        )
+        line = f"epoch {news.epoch:{width}}/{self._epochs}  {news.line()}  {news.speed()}"
+        # A reader that went away (`| head`) is no reason to stop training.
+        with suppress(BrokenPipeError):
+            print(f"{line}  {left:.0f} s left", flush=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+_STDERR = 2
 
 
 class StopRequest:
@@ -19,7 +21,9 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+        # Not print: the signal may have come while the same stream was being written to.
+        with suppress(OSError):
+            os.write(_STDERR, b"\nstopping after this step; once more stops at once\n")
 
 
 @contextmanager

@@ -1,0 +1,29 @@
+"""The project's own checks are clean, and CI runs what the README says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEST_COMMAND = "sh .ci/setup test && .venv/bin/pytest"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)],
+    ids=" ".join,
+)
+def test_the_checkout_is_clean(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
+def test_the_test_command_is_the_same_everywhere(name: str) -> None:
+    assert TEST_COMMAND in (ROOT / name).read_text(encoding="utf-8").splitlines()

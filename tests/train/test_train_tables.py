@@ -1,0 +1,88 @@
+"""The table a split becomes on the device, and the order in which batches are taken from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fusionrun.data.load import Rows
+from fusionrun.models.experts import CNN, MLP, Expert
+from fusionrun.train.tables import Table, epoch_order, spans
+
+CPU = torch.device("cpu")
+
+
+def mlp(inputs: int) -> Expert:
+    shape = {"input_shape": (inputs,), "hidden": [], "features": 2}
+    return Expert(MLP(**shape, dropout=0.0, activation="relu"), scaler_shape=(inputs,), norm=False)
+
+
+@pytest.fixture
+def rows() -> Rows:
+    numbers = np.random.default_rng(0)
+    views = {"a": numbers.normal(size=(7, 3)), "image": numbers.normal(size=(7, 12))}
+    narrow = {name: values.astype(np.float32) for name, values in views.items()}
+    return Rows(narrow, np.arange(7) % 3, np.arange(7))
+
+
+def test_a_batch_is_the_experts_scaled_rows(rows: Rows) -> None:
+    expert = mlp(3)
+    expert.scaler.mean.fill_(0.5)
+    expert.scaler.std.fill_(2.0)
+    batch = Table(rows, {"x": expert}, {"x": "a"}, CPU).batch(torch.tensor([4, 1]))
+    assert torch.equal(batch.inputs[0], (torch.from_numpy(rows.views["a"][[4, 1]]) - 0.5) / 2)
+    assert batch.labels.tolist() == [1, 1]
+
+
+def test_a_vector_view_becomes_the_image_that_a_cnn_reads(rows: Rows) -> None:
+    backbone = CNN(input_shape=(1, 3, 4), channels=[2], features=2, dropout=0.0)
+    expert = Expert(backbone, scaler_shape=(12,), norm=False)
+    table = Table(rows, {"x": mlp(3), "y": expert}, {"x": "a", "y": "image"}, CPU)
+    inputs = table.batch(torch.tensor([6, 0, 2])).inputs
+    assert [tuple(x.shape) for x in inputs] == [(3, 3), (3, 1, 3, 4)]
+    assert torch.equal(inputs[1].flatten(1), torch.from_numpy(rows.views["image"][[6, 0, 2]]))
+
+
+def test_experts_of_one_view_and_scaling_share_their_columns(rows: Rows) -> None:
+    table = Table(rows, {"x": mlp(3), "y": mlp(3)}, {"x": "a", "y": "a"}, CPU)
+    assert table.matrix.shape == (7, 3)
+
+
+def test_experts_of_one_view_with_another_scaling_have_their_own_columns(rows: Rows) -> None:
+    other = mlp(3)
+    other.scaler.mean.fill_(1.0)
+    table = Table(rows, {"x": mlp(3), "y": other}, {"x": "a", "y": "a"}, CPU)
+    first, second = table.batch(torch.arange(7)).inputs
+    assert table.matrix.shape == (7, 6)
+    assert torch.equal(second, first - 1)
+
+
+def test_evaluation_sees_every_row_once_and_in_order(rows: Rows) -> None:
+    table = Table(rows, {"x": mlp(3)}, {"x": "a"}, CPU)
+    batches = list(table.in_order(3))
+    assert [len(batch.labels) for batch in batches] == [3, 3, 1]
+    assert torch.equal(torch.cat([b.inputs[0] for b in batches]), table.matrix)
+
+
+def test_an_epochs_order_holds_every_row_once() -> None:
+    assert sorted(epoch_order(50, 3, 2, CPU).tolist()) == list(range(50))
+
+
+def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
+    first = epoch_order(50, 1, 0, CPU)
+    torch.rand(3)
+    assert torch.equal(epoch_order(50, 1, 0, CPU), first)
+
+
+@pytest.mark.parametrize("other", [(0, 1), (1, 1), (2, 0)])
+def test_another_seed_or_epoch_has_another_order(other: tuple[int, int]) -> None:
+    assert not torch.equal(epoch_order(50, *other, CPU), epoch_order(50, 1, 0, CPU))
+
+
+def test_the_last_batch_is_shorter_and_used() -> None:
+    assert spans(10, 4) == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_a_batch_larger_than_the_split_is_the_split() -> None:
+    assert spans(3, 128) == [(0, 3)]

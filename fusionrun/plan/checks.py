@@ -151,8 +151,10 @@ def _sweep(source: Source, ledger: Ledger) -> Iterator[Problem]:
     for part in ("grid", "zip"):
         for key in getattr(sweep, part):
             if key not in keys:
+                section = key.partition(".")[0]
+                valid = tuple(k for k in keys if k.partition(".")[0] == section) or keys
                 path = ("sweep", part, key)
-                yield _choice(source, path, key, keys, "the recipe's keys", at_key=True)
+                yield _choice(source, path, key, valid, "the recipe's keys", at_key=True)
 
 
 def _choice(

@@ -14,7 +14,7 @@ from fusionrun.schema.fusions import FUSIONS
 
 SPARK_WIDTH = 20
 LINE_WIDTH = 118
-MOST_SHOWN = 60
+MOST_SHOWN = 40
 Row = tuple[str, ...]
 
 
@@ -78,7 +78,8 @@ def _component_row(name: str, plan: Plan) -> Row:
 
 
 def _facts(plan: Plan) -> Iterator[Row]:
-    if applied := dict.fromkeys(rule for c in plan.components.values() for rule in c.rules):
+    trained = (c for c in plan.components.values() if c.parameters)
+    if applied := dict.fromkeys(rule for c in trained for rule in c.rules):
         yield ("rules", ", ".join(applied))
     for name, component in plan.components.items():
         if component.weights:
@@ -175,7 +176,7 @@ def every_value(plan: Plan) -> str:
 
 
 def literal(value: Any) -> str:
-    """A value as YAML's flow style writes it, cut at sixty characters."""
+    """A value as YAML's flow style writes it, cut where a table would get too wide."""
     text = _flow(value)
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 

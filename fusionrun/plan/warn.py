@@ -65,14 +65,19 @@ def _high_final_rate(plan: Plan) -> Iterator[Warn]:
 
 
 def _floor_above_base(plan: Plan) -> Iterator[Warn]:
-    for name, c in plan.components.items():
-        floor = c.schedule.get("eta_min") or 0.0
-        if floor > c.lr and not name.startswith("heads."):
-            yield Warn(
-                "floor_above_base",
-                f"eta_min {floor:g} is above the base rate {c.lr:g} of {name}: "
-                "its rate is held at the base. Fix: a lower eta_min, or auto",
-            )
+    held = {
+        name: c.schedule["eta_min"]
+        for name, c in plan.components.items()
+        if not name.startswith("heads.") and c.schedule.get("eta_min", 0.0) > c.lr
+    }
+    for floor in dict.fromkeys(held.values()):
+        names = [name for name in held if held[name] == floor]
+        bases = {f"{plan.components[name].lr:g}": None for name in names}
+        yield Warn(
+            "floor_above_base",
+            f"eta_min {floor:g} is above the base rate {_listed(list(bases))} of {_listed(names)}, "
+            "which is held at the base throughout. Fix: a lower eta_min, or auto",
+        )
 
 
 def _idle_clip(plan: Plan) -> Iterator[Warn]:

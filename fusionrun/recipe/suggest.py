@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 
-# What other tools call it, and where it is set here. One entry per name, lower case.
+from fusionrun.schema.describe import MOST_LISTED, listed
+
+# What other tools call it, and where it is set here; NAME is any expert. Lower case.
 FOREIGN_NAMES = {
     "accumulate_grad_batches": "knowledge_transfer.expert_gradient_accumulation",
     "alpha": "knowledge_transfer.knowledge_distillation_weight",
@@ -62,24 +64,50 @@ FOREIGN_NAMES = {
 
 
 def nearest(name: str, valid: Sequence[str], cutoff: float = 0.6) -> str | None:
-    """The valid name most like `name`, or None. Case, `_` and `-` count for nothing."""
+    """The valid name most like `name`, or None. Case, `_` and `-` count for nothing.
+
+    A name that a slip or two of the fingers away comes first; else difflib's likeness decides.
+    """
+    close = [candidate for candidate in valid if _is_slip(name, candidate)]
+    if close:
+        return min(close, key=lambda c: (_slips(_fold(name), _fold(c)), _slips(name, c)))
     by_fold = {_fold(candidate): candidate for candidate in valid}
     found = get_close_matches(_fold(name), by_fold, n=1, cutoff=cutoff)
     return by_fold[found[0]] if found else None
 
 
+def some_of(names: Sequence[str], name: str) -> str:
+    """The names as a list in print; of many, those most like `name`, in their own order."""
+    if len(names) <= MOST_LISTED:
+        return listed(names)
+    word = _fold(name)[:_LONGEST]
+    kept = sorted(names, key=lambda candidate: _slips(word, _fold(candidate)))[:MOST_LISTED]
+    return ", ".join(candidate for candidate in names if candidate in kept) + ", …"
+
+
 def fix_for_key(key: str, section: str, valid: Sequence[str]) -> str:
     """What to say of an unknown key in `section` (dotted, empty at the top) with keys `valid`."""
-    if not (foreign := FOREIGN_NAMES.get(key.casefold())) and (here := nearest(key, valid, 0.7)):
+    here = nearest(key, valid, 0.7)
+    foreign = FOREIGN_NAMES.get(key.casefold())
+    if here and (not foreign or (section and _is_slip(key, here))):
         return f"did you mean {here!r}?"
     if there := foreign or _elsewhere(key):
-        return f"{key!r} is not known here; {_named(there, section)!r} sets it"
+        return _set_by(key, _named(there, section), section)
     return f"remove {key!r}" + ("" if section else ", or write it as 'x-…' if it is a note")
+
+
+def _set_by(key: str, there: str, section: str) -> str:
+    parent, _, last = there.rpartition(".")
+    if parent == section:
+        return f"did you mean {last!r}?"
+    where = "" if parent else " at the top of the recipe"
+    return f"{key!r} is not known here; {there!r}{where} sets it"
 
 
 def _elsewhere(key: str) -> str | None:
     last = {full.rpartition(".")[2]: full for full in reversed(_all_keys())}
-    found = nearest(key, tuple(last), cutoff=0.8)
+    # Every short word is a slip away from some key of the whole recipe.
+    found = nearest(key, tuple(last), cutoff=0.8) if len(key) > 3 or key in last else None
     return last[found] if found else None
 
 
@@ -102,3 +130,31 @@ def _all_keys() -> tuple[str, ...]:
 
 def _fold(name: str) -> str:
     return name.casefold().replace("_", "").replace("-", "")
+
+
+_LONGEST = 80
+"""Characters that are compared: no key is longer, and the effort grows with the square."""
+
+
+def _is_slip(name: str, candidate: str) -> bool:
+    """Whether the two differ by one slip, or one in four letters, and have something in common."""
+    word, other = _fold(name), _fold(candidate)
+    most = max(1, len(other) // 4)
+    if abs(len(word) - len(other)) > most or len(word) > _LONGEST:
+        return False
+    return _slips(word, other) <= most and _slips(word, other) < max(len(word), len(other), 1)
+
+
+def _slips(one: str, other: str) -> int:
+    """Letters left out, added, changed or swapped with the next (optimal string alignment)."""
+    earlier: list[int] = []
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        earlier, before, row = before, row, [i]
+        for j, b in enumerate(other, 1):
+            fewest = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
+                fewest = min(fewest, earlier[j - 2] + 1)
+            row.append(fewest)
+    return row[-1]

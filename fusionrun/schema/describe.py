@@ -12,9 +12,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fusionrun.schema.base import NAME_PATTERN, OrAuto, Section
+from fusionrun.schema.base import AUTO, NAME_PATTERN, OrAuto, Section
 from fusionrun.schema.kinds import Kinds
 from fusionrun.schema.recipe import Recipe
+
+MOST_LISTED = 12
+"""Names in one message: more are no help, and fill the screen."""
 
 _SIGNS = {"gt": "greater than", "ge": "of at least", "lt": "less than", "le": "of at most"}
 
@@ -70,6 +73,28 @@ class Spot:
         sections = [option for option in _options(kind) if is_section(option)]
         return tuple(sections[0].model_fields) if sections else ()
 
+    def keys_of_any_kind(self) -> tuple[str, ...]:
+        """The keys that may stand here in one kind or another."""
+        return tuple(dict.fromkeys(key for kind in _sections(self) for key in kind.model_fields))
+
+    def kinds_with(self, key: str) -> tuple[str, ...]:
+        """The tags of the kinds that have a key; none where nothing is chosen by a tag."""
+        if not isinstance(self.chooser, Kinds):
+            return ()
+        kinds = ((name, self.chooser.find(name)) for name in self.chooser.names())
+        return tuple(name for name, kind in kinds if kind and key in kind.model_fields)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that may stand here, where only certain ones may."""
+        literals = [o for o in _options(self.annotation) if get_origin(o) is Literal]
+        words = [word for o in literals for word in get_args(o) if isinstance(word, str)]
+        return (*words, *((AUTO,) if any(isinstance(m, OrAuto) for m in self.metadata) else ()))
+
+    def takes(self, kind: type) -> bool:
+        """Whether a bare `bool`, `int`, `float` or `str` may stand here."""
+        return any(Spot.of(option).annotation is kind for option in _options(self.annotation))
+
     @property
     def is_free_mapping(self) -> bool:
         """Whether the user chooses the keys here (experts, environment variables)."""
@@ -92,6 +117,11 @@ def describe(spot: Spot) -> str:
     if any(isinstance(m, OrAuto) for m in spot.metadata):
         words += ", or auto"
     return words
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row, the first ones of many."""
+    return ", ".join([*names[:MOST_LISTED], *(["…"] if len(names) > MOST_LISTED else [])])
 
 
 def all_keys() -> Iterator[str]:
@@ -145,7 +175,7 @@ def _child(value: Any, key: str | int) -> Any:
 def _plain(spot: Spot) -> str:
     annotation = spot.annotation
     if isinstance(spot.chooser, Kinds):
-        return f"a mapping with {spot.chooser.tag}: {', '.join(spot.chooser.names())}"
+        return f"a mapping with {spot.chooser.tag}: {listed(spot.chooser.names())}"
     if spot.chooser:
         return str(spot.chooser)
     options = _options(annotation)
@@ -158,21 +188,29 @@ def _plain(spot: Spot) -> str:
 def _one(annotation: Any, metadata: tuple[Any, ...]) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return ", ".join(str(value) for value in args)
+        return listed([str(value) for value in args])
     if is_section(annotation):
-        return f"a mapping of {', '.join(annotation.model_fields)}"
+        return f"a mapping of {listed(tuple(annotation.model_fields))}"
     if origin is tuple:
         length = "" if args[-1] is Ellipsis else f"{len(args)} values, each "
-        return f"a list: {length}{describe(Spot.of(args[0]))}"
+        return f"a list: {length}{describe(Spot.of(args[0]))}" + _least(metadata)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping from names to {describe(Spot.of(args[1]))}"
+        return f"a mapping from names to {describe(Spot.of(args[1]))}" + _least(metadata)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words.get(annotation, "any value") + _bounds(annotation, metadata)
+
+
+def _least(metadata: tuple[Any, ...]) -> str:
+    return "; at least one" if any(getattr(m, "min_length", None) for m in metadata) else ""
 
 
 def _bounds(annotation: Any, metadata: tuple[Any, ...]) -> str:
     if annotation is str and any(NAME_PATTERN in str(m) for m in metadata):
         return ": letters, digits, _ and -, at most 64"
+    if annotation is str:
+        patterns = [m.pattern for m in metadata if getattr(m, "pattern", None)]
+        is_long = any(getattr(m, "min_length", None) for m in metadata)
+        return f" that matches {patterns[0]}" if patterns else ", not empty" if is_long else ""
     found = {sign: getattr(m, sign) for m in metadata for sign in _SIGNS if hasattr(m, sign)}
     if "ge" in found and "le" in found:
         return f" from {found['ge']:g} to {found['le']:g}"

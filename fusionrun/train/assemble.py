@@ -52,7 +52,7 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
     # Nothing here reads memory before it is written: filling it each time only takes time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def make_network(plan: Plan, train: Rows) -> FusionNetwork:

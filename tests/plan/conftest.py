@@ -60,9 +60,7 @@ def write(folder: Path) -> Callable[..., Path]:
 def plan(write: Callable[..., Path]) -> Callable[..., Plan]:
     """Plan such a recipe; `settings` are `--set` arguments."""
 
-    def plan_of(
-        rest: str = "fusion: {type: multiplicative}", *settings: str, **where: str
-    ) -> Plan:
+    def plan_of(rest: str = "fusion: {type: multiplicative}", *settings: str, **where: str) -> Plan:
         return make_plan(read_recipe(write(rest, **where), settings), Path("runs"))
 
     return plan_of

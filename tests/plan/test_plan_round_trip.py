@@ -115,6 +115,16 @@ def test_every_line_of_the_resolved_recipe_says_who_decided(plan: PlanOf) -> Non
     assert "  dim: 64  # rule: the largest input_dim: 64 of expert one" in lines
 
 
+def test_data_in_named_files_comes_back(write: Callable[..., Path], folder: Path) -> None:
+    path = write(MULTIPLICATIVE)
+    files = "split: {train: data.npz, test: data.npz}"
+    path.write_text(path.read_text().replace("path: data.npz", files))
+    made = plan_file(path)
+    (folder / "again.yaml").write_text(as_recipe(made))
+    assert plan_file(folder / "again.yaml").hash == made.hash
+    assert [w.code for w in made.warnings][-1] == "no_validation"
+
+
 def test_a_clip_turned_off_stays_off(plan: PlanOf, folder: Path) -> None:
     made = plan(f"{MULTIPLICATIVE}\nknowledge_transfer: {{fusion_gradient_clipping: null}}")
     (folder / "again.yaml").write_text(as_recipe(made))
@@ -124,11 +134,12 @@ def test_a_clip_turned_off_stays_off(plan: PlanOf, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "view", ["a b", "it's", 'say "a"', "a: #", "- a", "1e3", "null", "#", "\x85", "\u2028", "é", "."]
+    "view",
+    ["a b", "it's", 'say "a"', "a: #", "- a", "1e3", "null", "#", "\x85", "\u2028", "é", "."],
 )
 def test_hostile_view_names_survive(view: str, folder: Path) -> None:
     label = np.arange(30) % 3
-    np.savez(folder / "hostile.npz", **{"x": np.zeros((30, 3), "f4"), "label": label})
+    np.savez(folder / "hostile.npz", x=np.zeros((30, 3), "f4"), label=label)
     quoted = json.dumps(view)
     recipe = folder / "hostile.yaml"
     recipe.write_text(
@@ -197,9 +208,7 @@ def test_the_hash_knows_neither_comments_nor_the_order_of_keys(write: Callable[.
 
 def test_the_order_of_the_experts_is_the_order_of_the_fusions_tensors(plan: PlanOf) -> None:
     lines = ["  one: {model: mlp, view: a}\n", "  two: {model: mlp, view: b}\n"]
-    one, other = (
-        plan(experts="experts:\n" + "".join(order)) for order in (lines, reversed(lines))
-    )
+    one, other = (plan(experts="experts:\n" + "".join(order)) for order in (lines, reversed(lines)))
     assert one.hash != other.hash
 
 

@@ -108,9 +108,7 @@ def test_a_given_base_rate_is_final(plan: PlanOf) -> None:
     assert rates(made)["fusion"] == 6e-4
     value = made.values["learning_rates.experts.one"]
     assert value.source == "recipe"
-    assert value.why == (
-        "base_lr at recipe.yaml:8:27: a given rate is final, no rule touches it"
-    )
+    assert value.why == ("base_lr at recipe.yaml:8:27: a given rate is final, no rule touches it")
     assert made.components["experts.one"].rules == ()
 
 
@@ -225,9 +223,8 @@ def test_spans_leave_out_the_warm_up(plan: PlanOf) -> None:
 def test_other_schedules_span_the_epochs_too(
     section: str, key: str, expected: object, plan: PlanOf
 ) -> None:
-    made = plan(
-        f"fusion: {{type: multiplicative}}\ntraining: {{epochs: 30}}\nschedulers: {{fusion: {section}}}"
-    )
+    thirty = "fusion: {type: multiplicative}\ntraining: {epochs: 30}\n"
+    made = plan(f"{thirty}schedulers: {{fusion: {section}}}")
     assert made[f"schedulers.fusion.{key}"] == expected
     assert made.values[f"schedulers.fusion.{key}"].source == "rule"
 

@@ -1,0 +1,339 @@
+"""Values that are wrong together, or wrong for this data: each refused, whole message compared."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fusionrun.blueprint import expert_component
+from fusionrun.errors import NotYetError, RecipeError
+from fusionrun.plan.plan import Plan
+from fusionrun.schema.experts import MLP
+from fusionrun.store.components import save_components
+from fusionrun.store.layout import RunLayout
+
+PlanOf = Callable[..., Plan]
+MULTIPLICATIVE = "fusion: {type: multiplicative}"
+
+
+def alone(expert: str) -> str:
+    return f"experts:\n  one: {expert}\n"
+
+
+def refused(golden: str, plan: PlanOf, rest: str, *settings: str, **where: str) -> None:
+    with pytest.raises(RecipeError, match=r"\S") as caught:
+        plan(rest, *settings, **where)
+    assert str(caught.value) == textwrap.dedent(golden).strip("\n")
+
+
+# ------------------------------------------------------------------ experts and the data
+
+
+def test_a_view_that_the_data_lacks(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:5:27  experts.one.view
+          5 |   one: {model: mlp, view: pixel}
+            |                           ^^^^^
+          got       'pixel'
+          expected  one of the data's views: a, b, pixels
+          did you mean 'pixels'?
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=alone("{model: mlp, view: pixel}"))
+
+
+def test_a_cnn_on_a_vector_without_a_shape(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:5:3  experts.one
+          5 |   one: {model: cnn, view: b}
+            |   ^^^
+          got       view 'b' of shape 12 for model 'cnn'
+          expected  an image, or the key 'shape' that says which image a row of 12 numbers is: \
+[height, width] or [channels, height, width]
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=alone("{model: cnn, view: b}"))
+
+
+def test_a_shape_of_another_size_than_the_vector(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:5:3  experts.one
+          5 |   one: {model: cnn, view: b, shape: [4, 4]}
+            |   ^^^
+          got       view 'b' of shape 12 for model 'cnn'
+          expected  a 'shape' of 12 numbers in all; 4 × 4 is 16
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=alone("{model: cnn, view: b, shape: [4, 4]}"))
+
+
+def test_all_experts_are_reported_at_once(plan: PlanOf) -> None:
+    experts = "experts:\n  one: {model: mlp, view: c}\n  two: {model: cnn, view: a}\n"
+    with pytest.raises(RecipeError, match=r"experts\.one\.view") as caught:
+        plan(experts=experts)
+    assert [p.key for p in caught.value.problems] == ["experts.one.view", "experts.two"]
+
+
+def test_a_backbone_for_a_later_version(plan: PlanOf) -> None:
+    with pytest.raises(NotYetError, match=r"recipe\.yaml:5:16: model 'resnet18' is understood"):
+        plan(experts=alone("{model: resnet18, view: pixels}"))
+
+
+# ------------------------------------------------------------------ fusion and transfer
+
+
+def test_heads_that_do_not_divide_the_width(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:7:44  fusion.num_heads
+          7 | fusion: {type: TransformerBase, num_heads: 7}
+            |                                            ^
+          got       7 heads for dim 64
+          expected  a number that divides 64: 1, 2, 4, 8, 16, 32, 64
+    """
+    refused(golden, plan, "fusion: {type: TransformerBase, num_heads: 7}")
+
+
+def test_distillation_with_one_expert(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:7:53  knowledge_transfer.knowledge_distillation_weight
+          7 | knowledge_transfer: {knowledge_distillation_weight: 0.1}
+            |                                                     ^^^
+          got       0.1 with one expert
+          expected  0, or at least two experts to learn from each other
+    """
+    rest = f"{MULTIPLICATIVE}\nknowledge_transfer: {{knowledge_distillation_weight: 0.1}}"
+    refused(golden, plan, rest, experts=alone("{model: mlp, view: a}"))
+
+
+def test_attention_where_no_features_are_joined(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:46  knowledge_transfer.cross_expert_attention
+          8 | knowledge_transfer: {cross_expert_attention: true}
+            |                                              ^^^^
+          got       true with fusion type productOfExperts
+          expected  false: productOfExperts joins the heads' outputs, not features
+    """
+    rest = "fusion: {type: productOfExperts}\nknowledge_transfer: {cross_expert_attention: true}"
+    refused(golden, plan, rest)
+
+
+# ------------------------------------------------------------------ optimizer
+
+
+def test_momentum_with_adamw(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:37  training.optimizer.momentum
+          8 | training: {optimizer: {type: AdamW, momentum: 0.9}}
+            |                                     ^^^^^^^^
+          got       momentum with type AdamW
+          expected  momentum only with SGD
+          remove 'momentum', or change 'type'
+    """
+    refused(
+        golden, plan, f"{MULTIPLICATIVE}\ntraining: {{optimizer: {{type: AdamW, momentum: 0.9}}}}"
+    )
+
+
+def test_betas_with_the_origins_sgd(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:24  training.optimizer.betas
+          8 | training: {optimizer: {betas: [0.9, 0.99]}}
+            |                        ^^^^^
+          got       betas with type SGD
+          expected  betas only with Adam or AdamW
+          remove 'betas', or change 'type'
+    """
+    refused(golden, plan, f"{MULTIPLICATIVE}\ntraining: {{optimizer: {{betas: [0.9, 0.99]}}}}")
+
+
+def test_nesterov_without_momentum(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:49  training.optimizer.nesterov
+          8 | training: {optimizer: {momentum: 0.0, nesterov: true}}
+            |                                                 ^^^^
+          got       nesterov without momentum
+          expected  a momentum above 0, or nesterov: false
+    """
+    rest = f"{MULTIPLICATIVE}\ntraining: {{optimizer: {{momentum: 0.0, nesterov: true}}}}"
+    refused(golden, plan, rest)
+
+
+def test_no_momentum_turns_nesterov_off_by_itself(plan: PlanOf) -> None:
+    made = plan(f"{MULTIPLICATIVE}\ntraining: {{optimizer: {{momentum: 0.0}}}}")
+    assert made["training.optimizer.nesterov"] is False
+
+
+@pytest.mark.parametrize("optimizer", ["{type: SGD, betas: auto}", "{type: AdamW, momentum: auto}"])
+def test_auto_says_nothing_about_an_optimizer(optimizer: str, plan: PlanOf) -> None:
+    made = plan(f"{MULTIPLICATIVE}\ntraining: {{optimizer: {optimizer}}}")
+    assert made["training.optimizer.betas"] == (0.9, 0.999)
+
+
+# ------------------------------------------------------------------ names
+
+
+def test_a_rate_for_an_expert_that_is_not_there(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:28  learning_rates.experts.oen
+          8 | learning_rates: {experts: {oen: 1e-3}}
+            |                            ^^^
+          got       'oen'
+          expected  one of the recipe's experts: one, two
+          did you mean 'one'?
+    """
+    refused(golden, plan, f"{MULTIPLICATIVE}\nlearning_rates: {{experts: {{oen: 1e-3}}}}")
+
+
+def test_a_selection_on_a_path_that_is_not_there(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:30  training.selection.path
+          8 | training: {selection: {path: Two}}
+            |                              ^^^
+          got       'Two'
+          expected  one of the paths: global, mean_of_experts, one, two
+          did you mean 'two'?
+    """
+    refused(golden, plan, f"{MULTIPLICATIVE}\ntraining: {{selection: {{path: Two}}}}")
+
+
+def test_a_sweep_over_keys_that_are_not_there(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:16  sweep.grid."fusion.dims"
+          8 | sweep: {grid: {fusion.dims: [1]}, zip: {colour: [3]}}
+            |                ^^^^^^^^^^^
+          got       'fusion.dims'
+          expected  one of the recipe's keys: fusion.type, fusion.feature_norm, fusion.dim, \
+fusion.hidden_dim, fusion.dropout
+          did you mean 'fusion.dim'?
+
+        recipe.yaml:8:41  sweep.zip.colour
+          8 | sweep: {grid: {fusion.dims: [1]}, zip: {colour: [3]}}
+            |                                         ^^^^^^
+          got       'colour'
+          expected  one of the recipe's keys: version, name, preset, seed, data.source, \
+data.normalize, data.split.train, data.split.val, data.split.test, data.split.stratify, \
+data.split.seed, data.path, …
+    """
+    rest = f"{MULTIPLICATIVE}\nsweep: {{grid: {{fusion.dims: [1]}}, zip: {{colour: [3]}}}}"
+    refused(golden, plan, rest)
+
+
+def test_a_sweep_may_turn_on_rates_of_one_expert(plan: PlanOf) -> None:
+    made = plan(f"{MULTIPLICATIVE}\nsweep: {{grid: {{learning_rates.experts.one: [1e-3, 1e-4]}}}}")
+    assert made['sweep.grid."learning_rates.experts.one"'] == (1e-3, 1e-4)
+
+
+def test_problems_of_several_kinds_come_at_once(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match="oen") as caught:
+        plan(
+            "fusion: {type: TransformerBase, num_heads: 7}",
+            "learning_rates.experts={oen: 1e-3}",
+            "training.selection={path: Two}",
+        )
+    assert [p.key for p in caught.value.problems] == [
+        "fusion.num_heads",
+        "learning_rates.experts.oen",
+        "training.selection.path",
+    ]
+
+
+# ------------------------------------------------------------------ weights to start from
+
+
+def weighted(weights: str) -> str:
+    return alone(f"{{model: mlp, view: a, hidden: [], features: 8, weights: {weights}}}")
+
+
+def test_weights_of_a_file_that_is_not_there(plan: PlanOf, folder: Path) -> None:
+    golden = f"""
+        recipe.yaml:5:64  experts.one.weights
+          5 |   one: {{model: mlp, view: a, hidden: [], features: 8, weights: none.safetensors}}
+            |                                                                ^^^^^^^^^^^^^^^^
+          {folder}/none.safetensors
+          got       no such file
+          expected  a safetensors file
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=weighted("none.safetensors"))
+
+
+def test_weights_with_other_tensors(plan: PlanOf, folder: Path) -> None:
+    tensors = {
+        "scaler.mean": torch.zeros(4),
+        "scaler.std": torch.zeros(4),
+        "backbone.layers.0.weight": torch.zeros(9, 4),
+        "x": torch.zeros(3),
+    }
+    save_file(tensors, folder / "wrong.safetensors")
+    golden = f"""
+        recipe.yaml:5:64  experts.one.weights
+          5 |   one: {{model: mlp, view: a, hidden: [], features: 8, weights: wrong.safetensors}}
+            |                                                                ^^^^^^^^^^^^^^^^^
+          {folder}/wrong.safetensors: its tensors do not fit
+          backbone.layers.0.bias is missing, F32 [8]
+          backbone.layers.0.weight is F32 [9, 4], needed is F32 [8, 4]
+          x is not known here, F32 [3]
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=weighted("wrong.safetensors"))
+
+
+def test_weights_of_a_run_that_is_not_there(plan: PlanOf, folder: Path) -> None:
+    golden = """
+        recipe.yaml:5:64  experts.one.weights
+          5 |   one: {model: mlp, view: a, hidden: [], features: 8, weights: run:none#experts.one}
+            |                                                                ^^^^^^^^^^^^^^^^^^^^
+          runs: no such directory of runs
+          Look elsewhere with --runs DIR or the environment variable FUSIONRUN_RUNS.
+    """
+    with pytest.raises(RecipeError, match="no such directory of runs") as caught:
+        plan(experts=weighted("run:none#experts.one"))
+    found = str(caught.value).replace(f"{folder}/", "")
+    assert found == textwrap.dedent(golden).strip("\n")
+
+
+@pytest.fixture
+def run(folder: Path) -> str:
+    """A run that holds `experts.other`, an expert on four numbers with eight features."""
+    layout = RunLayout(folder / "runs" / "earlier-00000000-s0")
+    layout.root.mkdir(parents=True)
+    layout.plan.write_text("{}")
+    expert = MLP(model="mlp", view="a", hidden=(), features=8)
+    blueprint = expert_component(expert, (4,), "fusion")
+    record = {
+        "run_id": layout.id,
+        "plan_hash": "00000000",
+        "which": "best",
+        "epoch": 0,
+        "step": 1,
+        "chosen_on": None,
+        "test_split": "touched once, after training",
+        "classes": ["0", "1", "2"],
+    }
+    tensors = {name: torch.zeros(tensor.shape) for name, tensor in blueprint.items()}
+    save_components(layout.components("best"), {"experts.other": tensors}, record=record)
+    return layout.id
+
+
+def test_weights_of_a_run_are_found(plan: PlanOf, run: str) -> None:
+    weights = plan(experts=weighted(f"run:{run}#experts.other")).components["experts.one"].weights
+    assert weights is not None
+    assert weights.path.endswith(f"{run}/components/best/experts/other.safetensors")
+    assert len(weights.sha256) == 64
+
+
+def test_weights_of_an_expert_that_the_run_lacks(plan: PlanOf, run: str) -> None:
+    with pytest.raises(RecipeError, match=r"experts\.one\.weights(.|\n)*experts\.othr"):
+        plan(experts=weighted(f"run:{run}#experts.othr"))
+
+
+def test_weights_of_a_run_for_another_width(plan: PlanOf, run: str) -> None:
+    wider = weighted(f"run:{run}#experts.other").replace("features: 8", "features: 9")
+    with pytest.raises(RecipeError, match=r"is F32 \[8, 4\], needed is F32 \[9, 4\]"):
+        plan(experts=wider)
+
+
+def test_weights_of_every_expert_are_checked_at_once(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match="no such file") as caught:
+        plan(MULTIPLICATIVE, "experts.one.weights=x.safetensors", "experts.two.weights=y.st")
+    assert [p.key for p in caught.value.problems] == ["experts.one.weights", "experts.two.weights"]

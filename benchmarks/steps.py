@@ -8,8 +8,8 @@ defaults and one parameter group a component, cross-entropies head by head, a
 `clip_grad_norm_` for each group, `.item()` of the loss at each step. Both train the very same
 network (six MLP experts on the digits, concatenation, AdamW) from the same first weights.
 
-Each measurement is a process of its own, the two kinds in turn (A B, B A, …). Printed: the median over
-rounds of steps per second, and the median of the pairwise ratios with its range.
+Each measurement is a process of its own, the two kinds in turn (A B, B A, …). Printed: the median
+over rounds of steps per second, and the median of the pairwise ratios with its range.
 """
 
 from __future__ import annotations

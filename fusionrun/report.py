@@ -44,13 +44,21 @@ def how_far(layout: RunLayout) -> str:
     return f"{layout.root}: ended {came}\n{best}  {folder}"
 
 
-def show_results(layout: RunLayout) -> None:
-    """Verify the components of a finished run; print its result table and where they are.
+def results_as_json(layout: RunLayout) -> str:
+    """A finished run's results and where its components are, as JSON. Raises as `show_results`."""
+    results, manifest = _verified(layout)
+    content = {
+        "run": layout.id,
+        "directory": str(layout.root),
+        "best_epoch": manifest.epoch,
+        "results": results,
+        "components": {which: str(layout.components(which)) for which in ("best", "last")},
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
 
-    Raises:
-        FusionrunError: the run has no results.
-        ComponentError: a component is damaged.
-    """
+
+def _verified(layout: RunLayout) -> tuple[Mapping[str, Paths], Manifest]:
+    """Results by split, and the manifest of the best components, all files verified."""
     try:
         results = json.loads(layout.results.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
@@ -58,6 +66,17 @@ def show_results(layout: RunLayout) -> None:
     manifest = read_manifest(layout.components("best"))
     verify(layout.components("best"))
     verify(layout.components("last"))
+    return results, manifest
+
+
+def show_results(layout: RunLayout) -> None:
+    """Verify the components of a finished run; print its result table and where they are.
+
+    Raises:
+        FusionrunError: the run has no results.
+        ComponentError: a component is damaged.
+    """
+    results, manifest = _verified(layout)
     split = "test" if "test" in results else next(iter(results))
     print(f"\n{_heading(split, manifest)}")
     Console().print(_table(results[split]))

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusionrun.cli.options import RecipeArgument, RunsOption, SetOption
+from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fusionrun.store.layout import RunLayout
 
 
@@ -19,8 +21,24 @@ def train(
     new: Annotated[
         bool, typer.Option("--new", help="train again although this run exists already")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train a recipe here and end with its result table and its components."""
+    import sys
+    from contextlib import nullcontext, redirect_stdout
+
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        layout = _run_of(recipe, set_ or [], runs, new)
+    from fusionrun.report import results_as_json, show_results
+
+    if json:
+        typer.echo(results_as_json(layout))
+    else:
+        show_results(layout)
+
+
+def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> RunLayout:
+    """The finished run of a recipe: trained now, or before."""
     from fusionrun.launch import prepare
     from fusionrun.plan.resolve import make_plan
     from fusionrun.plan.screen import screen
@@ -28,7 +46,7 @@ def train(
     from fusionrun.recipe.read import read_recipe
     from fusionrun.store.runs import runs_dir
 
-    source = read_recipe(recipe, set_ or [])
+    source = read_recipe(recipe, settings)
     directory = runs_dir(runs)
     plan = make_plan(source, directory)
     refuse_unsupported(plan)
@@ -40,9 +58,7 @@ def train(
     else:
         typer.echo(start.note)
         _train(start.layout)
-    from fusionrun.report import show_results
-
-    show_results(start.layout)
+    return start.layout
 
 
 def _train(layout: RunLayout) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from fusionrun.errors import Problem
 from fusionrun.recipe.document import Document, Path, dotted
-from fusionrun.recipe.suggest import fix_for_key, nearest
-from fusionrun.schema.describe import Spot, describe, spot_of
+from fusionrun.recipe.suggest import fix_for_key, nearest, some_of
+from fusionrun.schema.describe import Spot, describe, listed, spot_of
 from fusionrun.schema.kinds import Kinds
 
 _MOST_SHOWN = 60
@@ -20,9 +21,12 @@ def problems_of(error: ValidationError, document: Document) -> list[Problem]:
     """Each thing that is wrong, once: several pydantic errors at one path are one problem."""
     found: dict[tuple[Path, bool], Problem] = {}
     for item in error.errors(include_url=False):
-        path = _path(item)
+        path = _path(item, document)
         unknown_key = item["type"] == "extra_forbidden"
         found.setdefault((path, unknown_key), _problem(item, path, document))
+        if item["type"] in {"tag_missing", "tag_unknown"}:
+            for stray in _strays(path[:-1], document):
+                found.setdefault((stray, True), _unknown_key(stray, document))
     return list(found.values())
 
 
@@ -39,47 +43,80 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
-def _path(item: Any) -> Path:
+def _path(item: Any, document: Document) -> Path:
+    """Where the error is in the recipe: pydantic's location less its own words for union arms."""
     context = item.get("ctx", {})
     if "path" in context:
         return tuple(context["path"])
-    path = tuple(key for key in item["loc"] if key != "[key]")
+    path: Path = ()
+    for key in item["loc"]:
+        path = (*path, key) if document.has((*path, key)) else path
     if item["type"] in {"tag_missing", "tag_unknown"}:
         return (*path, context["tag"])
+    if item["type"] == "missing" and isinstance(item["loc"][-1], str):
+        return (*path, item["loc"][-1])
     return (*path, context["key"]) if "key" in context else path
+
+
+def _strays(section: Path, document: Document) -> Iterator[Path]:
+    """The keys that no kind has, where it cannot be told which kind a section is."""
+    spot = spot_of(section, document.value)
+    written = document.get(section)
+    if spot and isinstance(written, Mapping):
+        known = spot.keys_of_any_kind()
+        yield from ((*section, key) for key in written if key not in known)
 
 
 def _problem(item: Any, path: Path, document: Document) -> Problem:
     kind = item["type"]
     if kind == "extra_forbidden":
         return _unknown_key(path, document)
-    if kind in {"missing", "tag_missing"}:
+    if kind in {"missing", "tag_missing"} and not document.has(path):
         return _missing(path, document)
     if kind == "tag_unknown":
         return _unknown_tag(path, document)
     spot = spot_of(path, document.value)
-    own = item["msg"] if kind not in _PYDANTIC else ""
+    own = "" if kind in _PYDANTIC else item["msg"]
+    about_key = kind in {"name", "expert_case"}
     return Problem(
-        place=document.place(path, "key" if kind in {"name", "expert_case"} else "value"),
+        place=document.place(path, "key" if about_key else "value"),
         key=dotted(path),
-        got=shown(path[-1] if kind in {"name", "expert_case"} else _got(document, path)),
-        expected=own.removeprefix("Value error, ") or (describe(spot) if spot else item["msg"]),
-        fix=_fix(path, spot, document),
+        got=shown(path[-1]) if about_key else _got(document, path),
+        expected=own or (describe(spot) if spot else item["msg"]),
+        fix="" if about_key else _fix(path, spot, document),
     )
 
 
 def _unknown_key(path: Path, document: Document) -> Problem:
-    parent = path[:-1]
+    parent, key = path[:-1], str(path[-1])
     spot = spot_of(parent, document.value)
-    valid = spot.keys(document.get(parent)) if spot else ()
-    free = [key for key in valid if key not in document.get(parent)]
+    written = document.get(parent)
+    valid = (spot.keys(written) or spot.keys_of_any_kind()) if spot else ()
+    free = [name for name in valid if name not in written]
     return Problem(
         place=document.place(path, "key"),
         key=dotted(path),
-        got=f"the key {path[-1]!r}",
-        expected=f"one of {', '.join(free or valid)}",
-        fix=fix_for_key(str(path[-1]), dotted(parent), valid),
+        got=f"the key {shown(key)}",
+        expected=f"one of {some_of(free or valid, key)}",
+        fix=(spot and _of_another_kind(key, spot, valid)) or fix_for_key(key, dotted(parent), valid),
     )
+
+
+def _of_another_kind(key: str, spot: Spot, valid: Sequence[str]) -> str:
+    """The fix for a key, or a slip of one, that only other kinds of this section have."""
+    others = [name for name in spot.keys_of_any_kind() if name not in valid]
+    meant = key if key in others else None if nearest(key, valid, 0.7) else nearest(key, others)
+    if meant is None:
+        return ""
+    question = "" if meant == key else f"did you mean {meant!r}? "
+    if isinstance(spot.chooser, Kinds):
+        tags = spot.kinds_with(meant)
+        return f"{question}{meant!r} belongs to {spot.chooser.tag} {_either(tags)}"
+    return f"{question}{meant!r} belongs to another form of it: {spot.chooser}"
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _missing(path: Path, document: Document) -> Problem:
@@ -87,7 +124,7 @@ def _missing(path: Path, document: Document) -> Problem:
     spot = spot_of(parent, document.value)
     tags = spot.chooser if spot and isinstance(spot.chooser, Kinds) else None
     here = spot.step(path[-1], document.get(parent)) if spot else None
-    expected = ", ".join(tags.names()) if tags and tags.tag == path[-1] else here and describe(here)
+    expected = listed(tags.names()) if tags and tags.tag == path[-1] else here and describe(here)
     return Problem(
         place=document.place(parent, "key"),
         key=dotted(path),
@@ -105,31 +142,42 @@ def _unknown_tag(path: Path, document: Document) -> Problem:
         place=document.place(path),
         key=dotted(path),
         got=shown(value),
-        expected=", ".join(names),
+        expected=some_of(names, value if isinstance(value, str) else ""),
         fix=_did_you_mean(value, names),
     )
 
 
 def _fix(path: Path, spot: Spot | None, document: Document) -> str:
-    value = _got(document, path)
-    if not isinstance(value, str) or spot is None:
+    if not document.has(path):
+        return f"add '{path[-1]}: …' to {dotted(path[:-1])}"
+    value = document.get(path)
+    if spot is None:
         return ""
-    return _did_you_mean(value, tuple(_literals(spot))) or _unquote(value, spot)
+    if isinstance(value, str):
+        return _did_you_mean(value, spot.words) or _unquote(value, spot)
+    if isinstance(value, float) and value.is_integer() and spot.takes(int):
+        return f"write {int(value)}: a number with a point or an exponent is no whole number"
+    is_text = spot.takes(str) and not any(map(spot.takes, (bool, int, float)))
+    return _quote(path, document) if is_text else ""
 
 
 def _unquote(value: str, spot: Spot) -> str:
     """A number in quotes is text: say so, since the quotes are easy to overlook."""
+    if spot.takes(bool) and value.casefold() in {"yes", "no", "on", "off", "true", "false"}:
+        return "write true or false, without quotes"
+    number = int if spot.takes(int) else float if spot.takes(float) else None
     try:
-        float(value)
+        return "remove the quotes: a quoted number is text" if number and number(value) else ""
     except ValueError:
         return ""
-    return "remove the quotes: a quoted number is text" if "number" in describe(spot) else ""
 
 
-def _literals(spot: Spot) -> Iterator[str]:
-    for word in describe(spot).replace(", or auto", ", auto").split(", "):
-        if word.isidentifier():
-            yield word
+def _quote(path: Path, document: Document) -> str:
+    """A number, true or null that should be text: it only lacks quotes."""
+    place = document.place(path)
+    written = place.text[place.column - 1 : place.column - 1 + place.length]
+    is_scalar = not isinstance(document.get(path), Mapping | tuple)
+    return f'put quotes around it: "{written}"' if is_scalar and written else ""
 
 
 def _did_you_mean(value: Any, valid: tuple[str, ...]) -> str:
@@ -137,27 +185,9 @@ def _did_you_mean(value: Any, valid: tuple[str, ...]) -> str:
     return f"did you mean {found!r}?" if found else ""
 
 
-def _got(document: Document, path: Path) -> Any:
-    return document.get(path) if document.has(path) else None
+def _got(document: Document, path: Path) -> str:
+    return shown(document.get(path)) if document.has(path) else "nothing: the key is missing"
 
 
-_PYDANTIC = {
-    "bool_type",
-    "dict_type",
-    "finite_number",
-    "float_type",
-    "greater_than",
-    "greater_than_equal",
-    "int_from_float",
-    "int_type",
-    "less_than",
-    "less_than_equal",
-    "literal_error",
-    "mapping_type",
-    "model_type",
-    "none_required",
-    "string_type",
-    "too_long",
-    "too_short",
-    "tuple_type",
-}
+# The errors that pydantic makes itself; their messages speak of Python, not of recipes.
+_PYDANTIC = {*get_args(ErrorType)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,8 @@ def _with_setting(document: Document, setting: str) -> Document:
     for depth in range(1, len(path) + 1):
         spot = spot_of(path[: depth - 1], document.value)
         taken = document.get(path[: depth - 1]) if document.has(path[: depth - 1]) else {}
+        if not isinstance(taken, Mapping):
+            break  # (what is wrong with it, the schema says)
         if spot and spot.is_free_mapping and path[0] == "experts" and path[depth - 1] not in taken:
             raise RecipeError([_no_such_name(changed, path[:depth], tuple(taken))])
     return changed

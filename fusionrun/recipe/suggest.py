@@ -66,11 +66,15 @@ FOREIGN_NAMES = {
 def nearest(name: str, valid: Sequence[str], cutoff: float = 0.6) -> str | None:
     """The valid name most like `name`, or None. Case, `_` and `-` count for nothing.
 
-    A name that a slip or two of the fingers away comes first; else difflib's likeness decides.
+    A name that is a slip of the fingers away comes first, then the one name that begins so; else
+    difflib's likeness decides.
     """
     close = [candidate for candidate in valid if _is_slip(name, candidate)]
     if close:
         return min(close, key=lambda c: (_slips(_fold(name), _fold(c)), _slips(name, c)))
+    longer = [c for c in valid if len(name) > 2 and _fold(c).startswith(_fold(name))]
+    if len(longer) == 1:
+        return longer[0]
     by_fold = {_fold(candidate): candidate for candidate in valid}
     found = get_close_matches(_fold(name), by_fold, n=1, cutoff=cutoff)
     return by_fold[found[0]] if found else None

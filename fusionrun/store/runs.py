@@ -102,14 +102,14 @@ def _is_run(run: RunLayout) -> bool:
 def _newest(runs_dir: Path) -> RunLayout:
     runs = list_runs(runs_dir)
     if not runs:
-        raise _no_runs(runs_dir)
+        raise _no_runs(runs_dir, "the newest run")
     return runs[0]
 
 
 def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
     runs = list_runs(runs_dir)
     if not runs:
-        raise _no_runs(runs_dir)
+        raise _no_runs(runs_dir, f"run {wanted!r}")
     # Empty is a shell variable that was not set: every run would fit, and none was meant.
     beginning = [run for run in runs if wanted and run.id.startswith(wanted)]
     found = beginning or [run for run in runs if wanted and wanted in run.id]
@@ -118,9 +118,9 @@ def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
     raise _ambiguous(wanted, found) if found else _unknown(runs_dir, wanted, runs)
 
 
-def _no_runs(runs_dir: Path) -> RunNotFoundError:
+def _no_runs(runs_dir: Path, wanted: str) -> RunNotFoundError:
     what = "no runs there" if runs_dir.is_dir() else "no such directory of runs"
-    return RunNotFoundError(f"{runs_dir.absolute()}: {what}\n  {_ELSEWHERE}")
+    return RunNotFoundError(f"{wanted}: not found; {runs_dir.absolute()}: {what}\n  {_ELSEWHERE}")
 
 
 def _ambiguous(wanted: str, found: Sequence[RunLayout]) -> RunNotFoundError:

@@ -38,7 +38,7 @@ SURFACE = {
         "--help",
         "-h",
     },
-    "train": {"RECIPE", "--set", "--runs", "--new", "--help", "-h"},
+    "train": {"RECIPE", "--set", "--runs", "--new", "--json", "--help", "-h"},
     "export": {
         "--component",
         "--run",

@@ -104,6 +104,14 @@ def test_the_command_that_the_screen_ends_with_works(
     assert (tmp_path / "fusion.safetensors").is_file()
 
 
+def test_json_is_all_that_standard_output_carries(done: Result, recipe: Path, runs: Path) -> None:
+    shown = json.loads(train(recipe, runs, "--json").stdout)
+    layout = RunLayout(Path(shown["directory"]))
+    assert shown["run"] == layout.id
+    assert shown["results"] == json.loads(layout.results.read_text())
+    assert set(shown["components"]) == {"best", "last"}
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal(done: Result) -> None:
     lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]

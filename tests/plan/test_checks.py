@@ -283,7 +283,7 @@ def test_weights_of_a_run_that_is_not_there(plan: PlanOf, folder: Path) -> None:
         recipe.yaml:5:64  experts.one.weights
           5 |   one: {model: mlp, view: a, hidden: [], features: 8, weights: run:none#experts.one}
             |                                                                ^^^^^^^^^^^^^^^^^^^^
-          runs: no such directory of runs
+          run 'none': not found; runs: no such directory of runs
           Look elsewhere with --runs DIR or the environment variable FUSIONRUN_RUNS.
     """
     with pytest.raises(RecipeError, match="no such directory of runs") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -27,7 +28,9 @@ def problems_of(error: ValidationError, document: Document) -> list[Problem]:
         if item["type"] in {"tag_missing", "tag_unknown"}:
             for stray in _strays(path[:-1], document):
                 found.setdefault((stray, True), _unknown_key(stray, document))
-    return list(found.values())
+    # Where text or a list of text may stand, [1] is no text; that its first item is none says more.
+    vague = {path[:end] for path, _ in found for end in range(len(path))}
+    return [problem for (path, _), problem in found.items() if path not in vague]
 
 
 def shown(value: Any) -> str:
@@ -98,7 +101,8 @@ def _unknown_key(path: Path, document: Document) -> Problem:
         key=dotted(path),
         got=f"the key {shown(key)}",
         expected=f"one of {some_of(free or valid, key)}",
-        fix=(spot and _of_another_kind(key, spot, valid)) or fix_for_key(key, dotted(parent), valid),
+        fix=(spot and _of_another_kind(key, spot, valid))
+        or fix_for_key(key, dotted(parent), valid),
     )
 
 
@@ -155,6 +159,8 @@ def _fix(path: Path, spot: Spot | None, document: Document) -> str:
         return ""
     if isinstance(value, str):
         return _did_you_mean(value, spot.words) or _unquote(value, spot)
+    if isinstance(value, float) and not isfinite(value):
+        return "only finite numbers"
     if isinstance(value, float) and value.is_integer() and spot.takes(int):
         return f"write {int(value)}: a number with a point or an exponent is no whole number"
     is_text = spot.takes(str) and not any(map(spot.takes, (bool, int, float)))

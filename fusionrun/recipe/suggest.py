@@ -26,6 +26,7 @@ FOREIGN_NAMES = {
     "fusion_dim": "fusion.dim",
     "fusion_type": "fusion.type",
     "global_head_lr": "learning_rates.global_head",
+    "gpu": "slurm.gpus_per_node",
     "gpus": "slurm.gpus_per_node",
     "grad_clip": "knowledge_transfer.fusion_gradient_clipping",
     "gradient_accumulation": "knowledge_transfer.expert_gradient_accumulation",

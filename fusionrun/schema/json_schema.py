@@ -20,11 +20,15 @@ from fusionrun.schema.recipe import Recipe
 def json_schema() -> dict[str, Any]:
     """The schema, draft 2020-12; a recipe names it in `# yaml-language-server: $schema=`."""
     schema = Recipe.model_json_schema()
-    docs = {kind.__name__: field_docs(kind) for kind in _subclasses(Section)}
-    for title, properties in _objects(schema):
-        for name, text in docs.get(title, {}).items():
-            if name in properties:
+    # Classes may share a name (torchvision has experts and data): their keys tell them apart.
+    docs = {(k.__name__, frozenset(k.model_fields)): field_docs(k) for k in _subclasses(Section)}
+    for node in _objects(schema):
+        properties = node.get("properties", {})
+        for name, text in docs.get((node.get("title", ""), frozenset(properties)), {}).items():
+            if name in properties:  # (else a class variable)
                 properties[name]["description"] = text
+        if "patternProperties" in node:
+            node["additionalProperties"] = False  # (pydantic leaves other names unsaid)
     schema["patternProperties"] = {"^x-": {}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
@@ -56,11 +60,10 @@ def _subclasses(kind: type[Section]) -> Iterator[type[Section]]:
         yield from _subclasses(below)
 
 
-def _objects(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object of a schema that has properties, with its title."""
+def _objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in a schema; those that describe objects are among them."""
     if isinstance(schema, dict):
-        if isinstance(schema.get("title"), str) and isinstance(schema.get("properties"), dict):
-            yield schema["title"], schema["properties"]
+        yield schema
         for value in schema.values():
             yield from _objects(value)
     elif isinstance(schema, list):

@@ -53,6 +53,12 @@ class Scale(Section):
     head_lr: Positive | None = None
     """Factor on the rate of fusion and global head."""
 
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Scale":
+        if not self.model_fields_set:
+            raise PydanticCustomError("empty_scale", "at least one of base_lr, head_lr")
+        return self
+
 
 class Rule(Section):
     """One adaptive rule: where `when` holds, `scale` multiplies."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import Name, Natural, OnDemand, Section
@@ -26,10 +26,31 @@ def _printable(value: str) -> str:
     return value
 
 
+def _no_truth(value: object) -> object:
+    """Python holds true and 1.0 equal to 1; a recipe's version is neither."""
+    if isinstance(value, bool | float):
+        raise PydanticCustomError("version", "1")
+    return value
+
+
+def _can_be_told_apart(experts: Mapping[str, Expert]) -> Mapping[str, Expert]:
+    seen: set[str] = set()
+    for name in experts:
+        if name.casefold() in seen:
+            words = "names that differ by more than upper and lower case"
+        elif name in PATHS:
+            words = "another name: this one stands for a path in every table"
+        else:
+            seen.add(name.casefold())
+            continue
+        raise PydanticCustomError("expert_case", words, {"path": ("experts", name)})
+    return experts
+
+
 class Recipe(Section):
     """What a user writes. Keys that begin with `x-` are the user's own, and nothing reads them."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_no_truth)]
     """Version of the recipe's format."""
     name: Annotated[str, AfterValidator(_printable)]
     """Any printable text; paths carry a safe form of it."""
@@ -39,7 +60,11 @@ class Recipe(Section):
     """Seed of initial weights, batch order and dropout; the split has its own."""
     data: Annotated[Data, DATA]
     """Where the views and labels come from, and how they are split."""
-    experts: Annotated[Mapping[Name, Annotated[Expert, EXPERTS]], Field(min_length=1)]
+    experts: Annotated[
+        Mapping[Name, Annotated[Expert, EXPERTS]],
+        Field(min_length=1),
+        AfterValidator(_can_be_told_apart),
+    ]
     """The experts by name; the names are the ids used everywhere else."""
     fusion: Annotated[Fusion, FUSIONS]
     """The module that joins the experts' features."""
@@ -73,22 +98,3 @@ class Recipe(Section):
     """Where else the numbers go."""
     slurm: Annotated[Slurm, OnDemand()] | None = None
     """Resources of a queued run."""
-
-    @model_validator(mode="after")
-    def _names_can_be_told_apart(self) -> "Recipe":
-        seen: dict[str, str] = {}
-        for name in self.experts:
-            if name.casefold() in seen:
-                raise PydanticCustomError(
-                    "expert_case",
-                    "names that differ by more than upper and lower case",
-                    {"path": ("experts", name)},
-                )
-            if name in PATHS:
-                raise PydanticCustomError(
-                    "expert_case",
-                    "another name: this one stands for a path in every table",
-                    {"path": ("experts", name)},
-                )
-            seen[name.casefold()] = name
-        return self

@@ -9,8 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import Count, Natural, Section
 
-_TIME = re.compile(r"(?:\d+-\d{1,2}(?::\d{1,2}){0,2}|\d+(?::\d{2}){0,2})")
-_MEMORY = re.compile(r"\d+[KMGT]?")
+_TIME = re.compile(r"(?:[0-9]+-[0-9]{1,2}(?::[0-9]{1,2}){0,2}|[0-9]+(?::[0-9]{2}){0,2})")
+_MEMORY = re.compile(r"[0-9]+[KMGTkmgt]?")
 
 
 def _time(value: str) -> str:

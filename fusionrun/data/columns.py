@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fusionrun.data.report import data_error, did_you_mean, listing
+from fusionrun.data.report import data_error, listing
+from fusionrun.nearest import did_you_mean
 
 
 def require_label(label: str, columns: Sequence[str], path: Path, what: str = "column") -> None:

@@ -20,8 +20,9 @@ from typing import IO, Any, Final
 
 from fusionrun.data.columns import label_in_view, require_label
 from fusionrun.data.labels import as_classes
-from fusionrun.data.report import data_error, did_you_mean, listing
+from fusionrun.data.report import data_error, listing
 from fusionrun.data.scan import FileScan, Label
+from fusionrun.nearest import did_you_mean
 from fusionrun.schema.data import Npz
 
 _MAGIC: Final = b"\x93NUMPY"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from fusionrun import datasets
-from fusionrun.data.report import data_error, did_you_mean, listing
+from fusionrun.data.report import data_error, listing
+from fusionrun.nearest import did_you_mean
 
 PACKAGE: Final = "package:"
 

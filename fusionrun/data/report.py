@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from fusionrun.errors import DataError, Problem
 
@@ -19,11 +19,3 @@ def listing(names: Iterable[object]) -> str:
     texts = [str(name) for name in names]
     more = f", … ({len(texts)} in all)" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A question that names the nearest of `known`; empty when none is near."""
-    from difflib import get_close_matches  # only errors pay for it
-
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else ""

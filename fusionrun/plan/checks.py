@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from fusionrun.data.header import DataSummary
 from fusionrun.errors import NotYetError, Problem, RecipeError
+from fusionrun.nearest import nearest
 from fusionrun.plan.ledger import Ledger
 from fusionrun.recipe.document import Path, dotted
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.read import Source
-from fusionrun.recipe.suggest import nearest
 
 _SGD_ONLY = ("momentum", "nesterov")
 _ADAM_ONLY = ("betas", "eps")

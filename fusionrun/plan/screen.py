@@ -7,9 +7,9 @@ from textwrap import wrap
 from typing import Any
 
 from fusionrun.errors import UserError
+from fusionrun.nearest import nearest
 from fusionrun.plan.plan import Plan, Value
 from fusionrun.plan.sparkline import sparkline
-from fusionrun.recipe.suggest import nearest
 from fusionrun.schema.fusions import FUSIONS
 
 SPARK_WIDTH = 20

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fusionrun.errors import Problem, RecipeError, UserError
+from fusionrun.nearest import nearest
 from fusionrun.recipe.document import Document, dotted, parse_dotted, read_document
 from fusionrun.recipe.problems import problems_of
-from fusionrun.recipe.suggest import nearest
 from fusionrun.schema.describe import spot_of
 from fusionrun.schema.recipe import Recipe
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cache
 
+from fusionrun.nearest import distance, is_slip, nearest
 from fusionrun.schema.describe import MOST_LISTED, listed
 
 # What other tools call it, and where it is set here; NAME is any expert. Lower case.
@@ -64,29 +64,11 @@ FOREIGN_NAMES = {
 }
 
 
-def nearest(name: str, valid: Sequence[str], cutoff: float = 0.6) -> str | None:
-    """The valid name most like `name`, or None. Case, `_` and `-` count for nothing.
-
-    A name that is a slip of the fingers away comes first, then the one name that begins so; else
-    difflib's likeness decides.
-    """
-    close = [candidate for candidate in valid if _is_slip(name, candidate)]
-    if close:
-        return min(close, key=lambda c: (_slips(_fold(name), _fold(c)), _slips(name, c)))
-    longer = [c for c in valid if len(name) > 2 and _fold(c).startswith(_fold(name))]
-    if len(longer) == 1:
-        return longer[0]
-    by_fold = {_fold(candidate): candidate for candidate in valid}
-    found = get_close_matches(_fold(name), by_fold, n=1, cutoff=cutoff)
-    return by_fold[found[0]] if found else None
-
-
 def some_of(names: Sequence[str], name: str) -> str:
     """The names as a list in print; of many, those most like `name`, in their own order."""
     if len(names) <= MOST_LISTED:
         return listed(names)
-    word = _fold(name)[:_LONGEST]
-    kept = sorted(names, key=lambda candidate: _slips(word, _fold(candidate)))[:MOST_LISTED]
+    kept = sorted(names, key=lambda candidate: distance(name, candidate))[:MOST_LISTED]
     return ", ".join(candidate for candidate in names if candidate in kept) + ", …"
 
 
@@ -94,7 +76,7 @@ def fix_for_key(key: str, section: str, valid: Sequence[str]) -> str:
     """What to say of an unknown key in `section` (dotted, empty at the top) with keys `valid`."""
     here = nearest(key, valid, 0.7)
     foreign = FOREIGN_NAMES.get(key.casefold())
-    if here and (not foreign or (section and _is_slip(key, here))):
+    if here and (not foreign or (section and is_slip(key, here))):
         return f"did you mean {here!r}?"
     if there := foreign or _elsewhere(key):
         return _set_by(key, _named(there, section), section)
@@ -131,35 +113,3 @@ def _all_keys() -> tuple[str, ...]:
     from fusionrun.schema.describe import all_keys
 
     return tuple(all_keys())
-
-
-def _fold(name: str) -> str:
-    return name.casefold().replace("_", "").replace("-", "")
-
-
-_LONGEST = 80
-"""Characters that are compared: no key is longer, and the effort grows with the square."""
-
-
-def _is_slip(name: str, candidate: str) -> bool:
-    """Whether the two differ by one slip, or one in four letters, and have something in common."""
-    word, other = _fold(name), _fold(candidate)
-    most = max(1, len(other) // 4)
-    if abs(len(word) - len(other)) > most or len(word) > _LONGEST:
-        return False
-    return _slips(word, other) <= most and _slips(word, other) < max(len(word), len(other), 1)
-
-
-def _slips(one: str, other: str) -> int:
-    """Letters left out, added, changed or swapped with the next (optimal string alignment)."""
-    earlier: list[int] = []
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        earlier, before, row = before, row, [i]
-        for j, b in enumerate(other, 1):
-            fewest = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
-                fewest = min(fewest, earlier[j - 2] + 1)
-            row.append(fewest)
-    return row[-1]

@@ -109,9 +109,9 @@ class SplitShapes:
             return None
         if "folds" in value or "fold" in value:
             return FoldSplit
-        if any(isinstance(value.get(part), str) for part in ("train", "val", "test")):
-            return FileSplit
-        return FractionSplit
+        parts = [value[part] for part in ("train", "val", "test") if part in value]
+        names = sum(isinstance(part, str) for part in parts)
+        return FileSplit if names and names >= len(parts) - names else FractionSplit
 
     def _validate(self, value: Any) -> Split:
         if isinstance(value, self.shapes):

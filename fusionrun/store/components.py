@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fusionrun import __version__
 from fusionrun.errors import ComponentError, Problem
+from fusionrun.nearest import did_you_mean
 from fusionrun.store import atomic
 from fusionrun.store.layout import MANIFEST, component_path
 from fusionrun.store.safetensors_header import (
@@ -30,7 +31,6 @@ from fusionrun.store.safetensors_header import (
     sha256,
     unreadable,
 )
-from fusionrun.store.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import torch

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from fusionrun.errors import ComponentError, Problem, UserError
+from fusionrun.nearest import did_you_mean
 from fusionrun.store import atomic
 from fusionrun.store.components import Manifest, read_manifest, verify
 from fusionrun.store.layout import MANIFEST, RunLayout, Which
 from fusionrun.store.runs import find_run
 from fusionrun.store.safetensors_header import Header, open_component, sha256
-from fusionrun.store.suggest import did_you_mean
 
 __all__ = [
     "Exported",

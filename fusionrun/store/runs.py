@@ -9,11 +9,11 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 
 from fusionrun.errors import RunNotFoundError, UserError
 from fusionrun.store.layout import RunLayout
-from fusionrun.store.suggest import nearest
 
 __all__ = ["create_run", "find_run", "list_runs", "next_free", "runs_dir"]
 
@@ -130,7 +130,7 @@ def _ambiguous(wanted: str, found: Sequence[RunLayout]) -> RunNotFoundError:
 
 def _unknown(runs_dir: Path, wanted: str, runs: Sequence[RunLayout]) -> RunNotFoundError:
     ids = [run.id for run in runs]
-    near = nearest(wanted, ids, limit=3)
+    near = get_close_matches(wanted, ids, n=3, cutoff=0.5)
     label = "did you mean:" if near else "the newest runs:"
     lines = "".join(f"\n  {name}" for name in near or ids[:_SHOWN])
     head = f"{wanted!r}: no such run in {runs_dir.absolute()}"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fusionrun.errors import RecipeError, UserError
+from fusionrun.nearest import nearest
 from fusionrun.recipe.read import Source, read_recipe
-from fusionrun.recipe.suggest import FOREIGN_NAMES, fix_for_key, nearest, some_of
+from fusionrun.recipe.suggest import FOREIGN_NAMES, fix_for_key, some_of
 from fusionrun.schema.describe import all_keys, describe, spot_of
 
 BASE = """\

@@ -15,7 +15,7 @@ A known error is shown as its message alone; `fusionrun --debug` adds the traceb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "ComponentError",
@@ -31,8 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, order=True)
-class Place:
+class Place(NamedTuple):
     """Where something stands in a text the user wrote.
 
     Attributes:
@@ -55,8 +54,7 @@ class Place:
         return ":".join([self.source, *(str(n) for n in (self.line, self.column) if self.line)])
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong with what a user wrote.
 
     Attributes:

@@ -5,14 +5,12 @@ from, and `tuned`, what measured best. A preset speaks only where a recipe says 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusionrun.schema.rates import NumberTest, Rule, Scale, When
 
 
-@dataclass(frozen=True)
-class BaseRates:
+class BaseRates(NamedTuple):
     """Rates before any rule, and weight decay."""
 
     base_lr: float
@@ -20,8 +18,7 @@ class BaseRates:
     weight_decay: float
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """Defaults for what a recipe leaves open.
 
     Attributes:

@@ -7,8 +7,8 @@ and `learning_rates.rules` of a recipe.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from fusionrun.schema.rates import NumberTest, Rule, When
 
@@ -46,8 +46,7 @@ def num_threads(num_parameters: int) -> int | None:
     return 1 if num_parameters < 2_000_000 else None
 
 
-@dataclass(frozen=True)
-class Applied:
+class Applied(NamedTuple):
     """A rule that held for a component: its position (from 1), factor, and the test that held."""
 
     number: int

@@ -5,29 +5,40 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from fusionrun import __version__
 from fusionrun.cli import options
-from fusionrun.cli.export import export
-from fusionrun.cli.plan import plan
-from fusionrun.cli.start import init, schema
-from fusionrun.cli.train import train
 
-app = typer.Typer(
-    name="fusionrun",
-    help="Train several expert networks and fuse them, from one recipe.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+COMMANDS = {
+    "plan": "fusionrun.cli.plan",
+    "train": "fusionrun.cli.train",
+    "export": "fusionrun.cli.export",
+    "init": "fusionrun.cli.start",
+    "schema": "fusionrun.cli.start",
+}
+"""The module of each command, which has a function of the command's name; in the help's order."""
 
-for command in (plan, train, export, init, schema):
-    app.command()(options.known_errors(command))
+
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The command line with some of the commands: to read all of them takes a while."""
+    app = typer.Typer(
+        name="fusionrun",
+        help="Train several expert networks and fuse them, from one recipe.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(root)
+    for name in names:
+        app.command(name)(options.known_errors(getattr(import_module(COMMANDS[name]), name)))
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -36,7 +47,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
@@ -52,6 +62,7 @@ def main() -> None:
     gc.disable()
     # Looking for pydantic's plugins reads every installed package's metadata, at each start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    arguments = sys.argv[1:]
-    options.debugging = "--debug" in arguments
-    app([argument for argument in arguments if argument != "--debug"])
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    options.debugging = len(arguments) < len(sys.argv) - 1
+    called = arguments[:1]
+    make_app(called if called and called[0] in COMMANDS else COMMANDS)(arguments)

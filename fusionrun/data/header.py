@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from fusionrun.data.labels import numbers_if_all_whole
 from fusionrun.data.paths import require_file, resolve_path
@@ -33,8 +32,7 @@ _SCANNERS: Final[Mapping[type[Data], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class DataSummary:
+class DataSummary(NamedTuple):
     """A data set as its files' headers tell it.
 
     Attributes:

@@ -13,10 +13,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 from fusionrun.data.columns import label_in_view, require_label
 from fusionrun.data.labels import as_classes
@@ -50,8 +49,7 @@ _NO_LITERAL: Final = (ValueError, SyntaxError, MemoryError, RecursionError, KeyE
 """What comes of a header that is not a Python literal, or not the one it should be."""
 
 
-@dataclass(frozen=True)
-class ArrayHeader:
+class ArrayHeader(NamedTuple):
     """Type and shape of one array of an archive.
 
     Attributes:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 Label = int | str
 
 
-@dataclass(frozen=True)
-class FileScan:
+class FileScan(NamedTuple):
     """Header of one file.
 
     Attributes:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from fusionrun.data.header import DataSummary
 from fusionrun.errors import UserError
@@ -24,8 +24,7 @@ UNHASHED = ("name", "seed", "slurm", "tracking", "sweep")
 Origin = Literal["recipe", "set", "preset", "rule", "default"]
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """One resolved leaf.
 
     Attributes:
@@ -41,8 +40,7 @@ class Value:
     steps: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """Where a component's first weights come from."""
 
     path: str
@@ -50,8 +48,7 @@ class Weights:
     given: str
 
 
-@dataclass(frozen=True)
-class ComponentPlan:
+class ComponentPlan(NamedTuple):
     """One component as it will be trained.
 
     Attributes:
@@ -82,8 +79,7 @@ class ComponentPlan:
     weights: Weights | None = None
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """How many steps the run takes."""
 
     batches_per_epoch: int
@@ -92,8 +88,7 @@ class Steps:
     expert_steps: int
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes that the model itself needs while training, activations not counted."""
 
     parameters: int
@@ -106,8 +101,7 @@ class Memory:
         return self.parameters + self.gradients + self.optimizer
 
 
-@dataclass(frozen=True)
-class Warn:
+class Warn(NamedTuple):
     """Something that is allowed and will probably disappoint."""
 
     code: str
@@ -182,12 +176,12 @@ class Plan:
             "format": PLAN_FORMAT,
             "name": self.name,
             "hash": self.hash,
-            "components": {name: _bare(c) for name, c in self.components.items()},
+            "components": {name: _component_as_json(c) for name, c in self.components.items()},
             "data": self.data.to_json(),
-            "steps": asdict(self.steps),
-            "memory": {**asdict(self.memory), "total": self.memory.total},
-            "values": {key: _bare(value) for key, value in self.values.items()},
-            "warnings": [asdict(warning) for warning in self.warnings],
+            "steps": self.steps._asdict(),
+            "memory": {**self.memory._asdict(), "total": self.memory.total},
+            "values": {key: _value_as_json(value) for key, value in self.values.items()},
+            "warnings": [warning._asdict() for warning in self.warnings],
         }
 
     @classmethod
@@ -227,16 +221,18 @@ def _per_component(key: str, value: Any) -> bool:
     return key.endswith(".eta_min") and isinstance(value, Mapping)
 
 
-T = TypeVar("T")
+T = TypeVar("T", Value, ComponentPlan)
 
 
-def _bare(thing: Any) -> dict[str, Any]:
-    """A dataclass as a mapping, without its name and without empty optional parts."""
-    return {
-        key: value
-        for key, value in asdict(thing).items()
-        if key != "name" and not (key == "steps" and not value)
-    }
+def _component_as_json(component: ComponentPlan) -> dict[str, Any]:
+    content = component._asdict()
+    del content["name"]  # (the key it stands under)
+    return {**content, "weights": component.weights and component.weights._asdict()}
+
+
+def _value_as_json(value: Value) -> dict[str, Any]:
+    content = value._asdict()
+    return content if value.steps else {k: v for k, v in content.items() if k != "steps"}
 
 
 def _component(name: str, content: Mapping[str, Any]) -> ComponentPlan:
@@ -245,8 +241,7 @@ def _component(name: str, content: Mapping[str, Any]) -> ComponentPlan:
 
 
 def _build(kind: type[T], content: Mapping[str, Any]) -> T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{k: tuples(v) for k, v in content.items() if k in known})
+    return kind(**{k: tuples(v) for k, v in content.items() if k in kind._fields})
 
 
 def tuples(value: Any) -> Any:

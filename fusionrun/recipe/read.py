@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,8 +16,7 @@ from fusionrun.schema.describe import spot_of
 from fusionrun.schema.recipe import Recipe
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A recipe with the text it came from.
 
     Attributes:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from fusionrun.schema.base import Fraction, Name, Natural, Section
+from fusionrun.schema.base import Fraction, Natural, Section
 from fusionrun.schema.kinds import Kinds
 
 SUM_TOLERANCE: Final = 1e-9
@@ -263,61 +263,17 @@ class Parquet(TableData):
     fixed-size lists is a view."""
 
 
-class Idx(FileData):
-    """A directory of IDX files, as MNIST and its relatives come."""
-
-    source: Literal["idx"]
-    """Directory of IDX files."""
-    view: Name = "image"
-    """What the experts call the images."""
-
-
-class Cifar(FileData):
-    """A directory of CIFAR's binary files."""
-
-    source: Literal["cifar"]
-    """Directory of CIFAR files."""
-    classes: Literal[10, 100] = 10
-    """CIFAR-10 or CIFAR-100."""
-    view: Name = "image"
-    """What the experts call the images."""
-
-
-class ImageFolder(FileData):
-    """A directory with one directory of image files for each class."""
-
-    source: Literal["image_folder"]
-    """Directory of images."""
-    view: Name = "image"
-    """What the experts call the images."""
-
-
-class Torchvision(Data):
-    """A data set of torchvision."""
-
-    source: Literal["torchvision"]
-    """Data set of torchvision."""
-    name: Annotated[str, Field(min_length=1)]
-    """Name of its class, such as FashionMNIST."""
-    root: str
-    """Directory that holds the files, relative to the recipe."""
-    view: Name = "image"
-    """What the experts call the images."""
-
-
-class PythonData(Data):
-    """A data set that another package offers."""
-
-    source: Literal["python"]
-    """Function of another package."""
-    name: Annotated[str, Field(min_length=1)]
-    """Name of its entry point."""
-    options: Mapping[str, Any] = Field(default_factory=dict)
-    """What the function is called with."""
-
-
 DATA: Final = Kinds[Data](
     "source",
-    [Npz, Csv, Parquet, Idx, Cifar, ImageFolder, Torchvision, PythonData],
+    {
+        "npz": Npz,
+        "csv": Csv,
+        "parquet": Parquet,
+        "idx": "fusionrun.schema.image_data:Idx",
+        "cifar": "fusionrun.schema.image_data:Cifar",
+        "image_folder": "fusionrun.schema.image_data:ImageFolder",
+        "torchvision": "fusionrun.schema.image_data:Torchvision",
+        "python": "fusionrun.schema.image_data:PythonData",
+    },
     group="fusionrun.data",
 )

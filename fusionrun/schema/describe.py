@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from fusionrun.schema.base import AUTO, NAME_PATTERN, OrAuto, Section
+from fusionrun.schema.base import AUTO, NAME_PATTERN, OnDemand, OrAuto, Section
 from fusionrun.schema.kinds import Kinds
 from fusionrun.schema.recipe import Recipe
 
@@ -40,7 +40,11 @@ class Spot:
             if len(inner) == 1 and get_origin(inner[0]) is Annotated:
                 nested = cls.of(inner[0], metadata)
                 return cls(nested.annotation | None, nested.metadata)
-        return cls(annotation, tuple(_flat(metadata)))
+        metadata = tuple(_flat(metadata))
+        for mark in metadata:
+            if isinstance(mark, OnDemand):
+                annotation = mark.section(annotation)
+        return cls(annotation, metadata)
 
     @property
     def chooser(self) -> Any | None:

@@ -9,7 +9,7 @@ class in `module`, and say `input_dim`, `module_args`, `blueprint` and, if not e
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
@@ -227,87 +227,32 @@ class CNN(Expert):
         return tensors | linear("output", self.channels[-1], self.features)
 
 
-class ResNet18(Expert):
-    """ResNet-18 (He et al., 2016)."""
-
-    model: Literal["resnet18"]
-    """Residual network of 18 layers."""
-
-
-class ResNeXt29(Expert):
-    """ResNeXt-29 (Xie et al., 2017)."""
-
-    model: Literal["resnext29"]
-    """Residual network of 29 layers with grouped convolutions."""
-
-
-class DenseNet121(Expert):
-    """DenseNet-121 (Huang et al., 2017)."""
-
-    model: Literal["densenet121"]
-    """Densely connected network of 121 layers."""
-
-
-class WideResNet(Expert):
-    """A wide residual network (Zagoruyko and Komodakis, 2016)."""
-
-    model: Literal["wideresnet"]
-    """Wide residual network."""
-    depth: Count = 28
-    """Number of layers."""
-    width: Count = 10
-    """Factor on the number of channels."""
-
-
-class Collected(Expert):
-    """Base of the kinds that name a model of another collection after a prefix."""
-
-    prefix: ClassVar[str]
-    """What `model` begins with."""
-
-
-class Timm(Collected):
-    """A model of the timm collection, by its name there."""
-
-    prefix: ClassVar[str] = "timm:"
-
-    model: Annotated[str, Field(pattern=r"^timm:\S+$")]
-    """`timm:NAME`."""
-
-
-class Torchvision(Collected):
-    """A model of torchvision, by its name there."""
-
-    prefix: ClassVar[str] = "torchvision:"
-
-    model: Annotated[str, Field(pattern=r"^torchvision:\S+$")]
-    """`torchvision:NAME`."""
-
-
 class ExpertKinds(Kinds[Expert]):
     """Kinds of experts, of which some are a whole collection: any name after their prefix.
 
     A collection is listed as `prefix:NAME`, so that lists of kinds stay short.
     """
 
-    def __init__(self, tag: str, builtin: Sequence[type[Expert]], group: str | None = None) -> None:
-        super().__init__(tag, builtin, group)
-        self._collections = [kind for kind in builtin if issubclass(kind, Collected)]
-
-    def _tag_of(self, kind: type[Expert]) -> str:
-        return f"{kind.prefix}NAME" if issubclass(kind, Collected) else super()._tag_of(kind)
-
     def find(self, name: object) -> type[Expert] | None:
         """The section class of a tag; a collection's for any name after its prefix."""
         if isinstance(name, str):
-            for kind in self._collections:
-                if name.startswith(kind.prefix) and name != kind.prefix:
-                    return kind
+            prefix, colon, rest = name.partition(":")
+            if colon and rest:
+                return super().find(f"{prefix}:NAME")
         return super().find(name)
 
 
 EXPERTS = ExpertKinds(
     "model",
-    [MLP, CNN, ResNet18, ResNeXt29, DenseNet121, WideResNet, Timm, Torchvision],
+    {
+        "mlp": MLP,
+        "cnn": CNN,
+        "resnet18": "fusionrun.schema.backbones:ResNet18",
+        "resnext29": "fusionrun.schema.backbones:ResNeXt29",
+        "densenet121": "fusionrun.schema.backbones:DenseNet121",
+        "wideresnet": "fusionrun.schema.backbones:WideResNet",
+        "timm:NAME": "fusionrun.schema.backbones:Timm",
+        "torchvision:NAME": "fusionrun.schema.backbones:Torchvision",
+    },
     group="fusionrun.experts",
 )

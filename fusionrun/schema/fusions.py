@@ -268,15 +268,15 @@ class ProductOfExperts(Fusion):
 
 FUSIONS: Kinds[Fusion] = Kinds(
     "type",
-    [
-        Multiplicative,
-        MultiplicativeAddition,
-        TransformerBase,
-        Concatenation,
-        SimpleAddition,
-        MultiplicativeShifted,
-        BoundedProduct,
-        ProductOfExperts,
-    ],
+    {
+        "multiplicative": Multiplicative,
+        "multiplicativeAddition": MultiplicativeAddition,
+        "TransformerBase": TransformerBase,
+        "concatenation": Concatenation,
+        "simpleAddition": SimpleAddition,
+        "multiplicativeShifted": MultiplicativeShifted,
+        "boundedProduct": BoundedProduct,
+        "productOfExperts": ProductOfExperts,
+    },
     group="fusionrun.fusions",
 )

@@ -1,13 +1,16 @@
 """The recipe's JSON Schema, for editors that check and complete YAML.
 
 Each key's description is the docstring under its field. They are read off the source here, and
-only here: pydantic would do it at every start of the program.
+only here: pydantic would do it at every start of the program. The schema that ships is made with
+
+    python -m fusionrun.schema.json_schema > recipes/recipe.schema.json
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import textwrap
 from collections.abc import Iterator
 from itertools import pairwise
@@ -69,3 +72,7 @@ def _objects(schema: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(schema, list):
         for value in schema:
             yield from _objects(value)
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

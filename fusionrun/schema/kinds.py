@@ -1,21 +1,22 @@
 """Sections that come in kinds: an expert by `model`, a fusion, a scheduler or a data source by
 `type` or `source`. The tag's value picks the model class that checks the rest.
 
-A kind of this package stands in a tuple beside its `Kinds`; a kind of a user's package is an
-entry point that names its section class. Entry points are only looked up for a tag that no
-built-in kind bears, so an ordinary recipe never pays for the search.
+A kind of this package stands in a table beside its `Kinds`, as a class or as `module:Class`, which
+is imported when a recipe uses it; a kind of a user's package is an entry point that names its
+section class. Entry points are only looked up for a tag that no built-in kind bears, so an
+ordinary recipe pays for neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import PydanticCustomError, core_schema
 
-from fusionrun.schema.base import Section
+from fusionrun.schema.base import Section, imported
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -28,18 +29,16 @@ class Kinds(Generic[S]):
 
     Args:
         tag: the key that names the kind. Each class declares it as a one-valued `Literal`.
-        builtin: the section classes of this package.
+        builtin: the section classes of this package, or where they stand, by tag.
         group: entry-point group in which other packages offer more; None for a closed set.
     """
 
-    def __init__(self, tag: str, builtin: Sequence[type[S]], group: str | None = None) -> None:
+    def __init__(
+        self, tag: str, builtin: Mapping[str, type[S] | str], group: str | None = None
+    ) -> None:
         self.tag = tag
         self.group = group
-        self._builtin = {self._tag_of(kind): kind for kind in builtin}
-
-    def _tag_of(self, kind: type[S]) -> str:
-        (value,) = kind.model_fields[self.tag].annotation.__args__  # type: ignore[union-attr]
-        return str(value)
+        self._builtin = builtin
 
     def names(self) -> tuple[str, ...]:
         """Every known tag: the built-in ones in their order, then those of other packages."""
@@ -51,7 +50,8 @@ class Kinds(Generic[S]):
             return None
         if name not in self._builtin and name in self._offered():
             return self._offered()[name].load()  # type: ignore[no-any-return]
-        return self._builtin.get(name)
+        kind = self._builtin.get(name)
+        return imported(kind) if isinstance(kind, str) else kind
 
     def choose(self, value: object) -> type[S] | None:
         """The section class that checks a mapping, by its tag; None when that cannot be told."""
@@ -85,8 +85,8 @@ class Kinds(Generic[S]):
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        kinds = [TypeAdapter(kind).core_schema for kind in self._builtin.values()]
-        return {"oneOf": [handler(kind) for kind in kinds]}
+        kinds: list[Any] = [self.find(name) for name in self._builtin]
+        return {"oneOf": [handler(TypeAdapter(kind).core_schema) for kind in kinds]}
 
 
 @cache

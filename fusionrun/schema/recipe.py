@@ -1,20 +1,26 @@
 """The recipe: everything a user can write, and its JSON Schema."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import Name, Natural, OnDemand, Section
 from fusionrun.schema.data import DATA, Data
+from fusionrun.schema.evaluation import Evaluation, Tracking
 from fusionrun.schema.experts import EXPERTS, Expert
 from fusionrun.schema.fusions import FUSIONS, Fusion
-from fusionrun.schema.later import Evaluation, Stage, Sweep, Tracking
 from fusionrun.schema.rates import LearningRates
 from fusionrun.schema.schedulers import Schedulers
-from fusionrun.schema.slurm import Slurm
 from fusionrun.schema.training import Augmentation, KnowledgeTransfer, Training
+
+if TYPE_CHECKING:
+    from fusionrun.schema.several import Stage, Sweep
+    from fusionrun.schema.slurm import Slurm
+else:
+    # Most recipes have none of these: their classes are made when one does.
+    Stage = Sweep = Slurm = Any
 
 # What result tables call the paths that are no expert's.
 PATHS = ("global", "mean_of_experts")
@@ -86,9 +92,9 @@ class Recipe(Section):
         default_factory=Augmentation.model_construct
     )
     """What happens to training batches."""
-    stages: tuple[Annotated[Stage, OnDemand()], ...] = ()
+    stages: tuple[Annotated[Stage, OnDemand("fusionrun.schema.several:Stage")], ...] = ()
     """Training in several stages; none: all components jointly."""
-    sweep: Annotated[Sweep, OnDemand()] | None = None
+    sweep: Annotated[Sweep, OnDemand("fusionrun.schema.several:Sweep")] | None = None
     """Several runs of this recipe."""
     evaluation: Annotated[Evaluation, OnDemand()] = Field(
         default_factory=Evaluation.model_construct
@@ -96,5 +102,5 @@ class Recipe(Section):
     """What is measured at the end."""
     tracking: Annotated[Tracking, OnDemand()] = Field(default_factory=Tracking.model_construct)
     """Where else the numbers go."""
-    slurm: Annotated[Slurm, OnDemand()] | None = None
+    slurm: Annotated[Slurm, OnDemand("fusionrun.schema.slurm:Slurm")] | None = None
     """Resources of a queued run."""

@@ -152,17 +152,17 @@ class OneCycleLR(Scheduler):
 
 SCHEDULERS: Kinds[Scheduler] = Kinds(
     "type",
-    [
-        CosineAnnealingLR,
-        CosineAnnealingWarmRestarts,
-        StepLR,
-        MultiStepLR,
-        ExponentialLR,
-        PolynomialLR,
-        ConstantLR,
-        LinearLR,
-        OneCycleLR,
-    ],
+    {
+        "CosineAnnealingLR": CosineAnnealingLR,
+        "CosineAnnealingWarmRestarts": CosineAnnealingWarmRestarts,
+        "StepLR": StepLR,
+        "MultiStepLR": MultiStepLR,
+        "ExponentialLR": ExponentialLR,
+        "PolynomialLR": PolynomialLR,
+        "ConstantLR": ConstantLR,
+        "LinearLR": LinearLR,
+        "OneCycleLR": OneCycleLR,
+    },
 )
 
 SchedulerOrAuto = Annotated[Scheduler, SCHEDULERS, OrAuto()]

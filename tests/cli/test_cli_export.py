@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from fusionrun.cli.main import app
+from fusionrun.cli.main import make_app
 from fusionrun.data.load import load_data
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.components import load_component, verify
@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "recipe.yaml").write_text(RECIPE)
     arguments = ["train", str(folder / "recipe.yaml"), "--runs", str(folder / "runs")]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(make_app(), arguments).exit_code == 0
     (layout,) = list_runs(folder / "runs")
     return layout
 
@@ -65,7 +65,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def export(layout: RunLayout, component: str, *arguments: str) -> Result:
     command = ["export", "--component", component, "--runs", str(layout.root.parent)]
-    return CliRunner().invoke(app, [*command, *arguments])
+    return CliRunner().invoke(make_app(), [*command, *arguments])
 
 
 # --- an exported expert in somebody else's code ---------------------------------------------
@@ -197,8 +197,8 @@ def test_a_damaged_component_is_refused_and_nothing_is_written(
 
 def test_export_imports_neither_torch_nor_numpy(trained: RunLayout, here: Path) -> None:
     code = (
-        "import sys; from fusionrun.cli.main import app\n"
-        f"try: app(['export', '--component', 'all', '--run', {str(trained.root)!r}])\n"
+        "import sys; from fusionrun.cli.main import make_app\n"
+        f"try: make_app()(['export', '--component', 'all', '--run', {str(trained.root)!r}])\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     )

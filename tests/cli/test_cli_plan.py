@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from fusionrun.cli.main import app
+from fusionrun.cli.main import make_app
 
 RECIPE = """\
 version: 1
@@ -66,7 +66,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fusionrun(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(make_app(), list(arguments))
 
 
 def shown(*arguments: str) -> str:
@@ -99,7 +99,7 @@ def names(command: Any, parent: typer.Context | None = None) -> set[str]:
 
 
 def test_commands_arguments_and_options_are_as_agreed() -> None:
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(make_app())
     context = typer.Context(root, **root.context_settings)
     found = {"": names(root), **{name: names(c, context) for name, c in root.commands.items()}}
     assert found == SURFACE

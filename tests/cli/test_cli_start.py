@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from fusionrun.cli.main import app
+from fusionrun.cli.main import make_app
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fusionrun(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(make_app(), list(arguments))
 
 
 def written(*arguments: str, to: str = "recipe.yaml") -> Plan:

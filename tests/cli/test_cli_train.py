@@ -20,7 +20,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from fusionrun.cli.main import app
+from fusionrun.cli.main import make_app
 from fusionrun.store.components import read_manifest, verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
@@ -57,7 +57,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(recipe: Path, runs: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(app, ["train", str(recipe), "--runs", str(runs), *arguments])
+    return CliRunner().invoke(make_app(), ["train", str(recipe), "--runs", str(runs), *arguments])
 
 
 def snapshot(layout: RunLayout) -> dict[str, tuple[int, bytes]]:
@@ -100,7 +100,7 @@ def test_the_command_that_the_screen_ends_with_works(
     line = done.stdout.splitlines()[-1]
     monkeypatch.chdir(tmp_path)
     arguments = line.removeprefix("next         fusionrun ").split()
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert CliRunner().invoke(make_app(), arguments).exit_code == 0
     assert (tmp_path / "fusion.safetensors").is_file()
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fusionrun.data.header import DataSummary, read_summary
 from fusionrun.data.load import load_data
 from fusionrun.errors import DataError, NotYetError
-from fusionrun.schema.data import FileSplit, FractionSplit, ImageFolder, Npz
+from fusionrun.schema.data import FileSplit, FractionSplit, Npz
+from fusionrun.schema.image_data import ImageFolder
 
 ROWS = 20
 LABELS = np.arange(ROWS) % 3

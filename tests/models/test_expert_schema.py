@@ -6,7 +6,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from fusionrun.errors import NotYetError
-from fusionrun.schema.experts import CNN, EXPERTS, MLP, Expert, Timm, Torchvision, Until
+from fusionrun.schema.backbones import Timm, Torchvision
+from fusionrun.schema.experts import CNN, EXPERTS, MLP, Expert, Until
 
 ADAPTER = TypeAdapter(Annotated[Expert, EXPERTS])
 

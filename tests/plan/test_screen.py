@@ -171,9 +171,8 @@ def test_sizes_are_in_units_that_read_well(count: int, text: str) -> None:
 
 def test_weights_to_start_from_are_on_the_screen(golden: Callable[[str], Plan]) -> None:
     made = golden("tuned")
-    given = replace(
-        made.components["experts.fourier"], weights=Weights("/x", "0", "run:a#experts.b")
-    )
+    weights = Weights("/x", "0", "run:a#experts.b")
+    given = made.components["experts.fourier"]._replace(weights=weights)
     shown = concise(replace(made, components={**made.components, "experts.fourier": given}))
     assert "weights  experts.fourier starts from run:a#experts.b" in shown
 

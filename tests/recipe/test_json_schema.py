@@ -7,13 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from fusionrun.recipe.document import read_document
+from fusionrun.schema.data import DATA
+from fusionrun.schema.experts import EXPERTS
+from fusionrun.schema.fusions import FUSIONS
 from fusionrun.schema.json_schema import json_schema
+from fusionrun.schema.kinds import Kinds
+from fusionrun.schema.schedulers import SCHEDULERS
 
 HERE = Path(__file__).parent
 RECIPES = sorted((HERE.parents[1] / "recipes").glob("*.yaml"))
@@ -170,7 +175,26 @@ def test_the_schema_beside_the_recipes_is_what_the_program_prints() -> None:
     assert SHIPPED.read_text("utf-8") == printed
 
 
+def test_the_schema_beside_the_recipes_is_that_of_the_models(schema: dict[str, Any]) -> None:
+    regenerate = f"regenerate it: python -m fusionrun.schema.json_schema > recipes/{SHIPPED.name}"
+    assert json.loads(SHIPPED.read_text("utf-8")) == json.loads(json.dumps(schema)), regenerate
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_names_the_schema_beside_it(recipe: Path) -> None:
     first = recipe.read_text("utf-8").partition("\n")[0]
     assert first == f"# yaml-language-server: $schema=./{SHIPPED.name}"
+
+
+@pytest.mark.parametrize("kinds", [DATA, EXPERTS, FUSIONS, SCHEDULERS], ids=str)
+def test_a_kind_stands_in_the_table_under_the_tag_that_its_class_declares(
+    kinds: Kinds[Any],
+) -> None:
+    for name in kinds.names():
+        kind = kinds.find(name)
+        assert kind is not None
+        field = kind.model_fields[kinds.tag]
+        if name.endswith(":NAME"):
+            assert f"^{name.removesuffix('NAME')}" in str(field.metadata)
+        else:
+            assert field.annotation == Literal[name]

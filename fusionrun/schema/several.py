@@ -1,17 +1,12 @@
-"""Sections that are understood and checked now, and carried out by later versions.
-
-`fusionrun.plan.unsupported` names the keys that this version refuses to train with.
-"""
+"""More than one training from one recipe: its stages, and its sweep."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import Count, Natural, NonNegative, Positive, Section
-
-Metric = Literal["accuracy", "macro_f1", "nll", "ece"]
 
 
 class StageLosses(Section):
@@ -60,55 +55,3 @@ class Sweep(Section):
         if len({len(values) for values in self.zip.values()}) > 1:
             raise PydanticCustomError("zip_lengths", "lists of one length", {"key": "zip"})
         return self
-
-
-class Corruption(Section):
-    """Noise on the scaled input of a split that is evaluated."""
-
-    noise: tuple[NonNegative, ...] = ()
-    """Standard deviations."""
-
-
-class Evaluation(Section):
-    """What is measured at the end, on the test split."""
-
-    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = (
-        "accuracy",
-        "macro_f1",
-        "nll",
-        "ece",
-    )
-    """Columns of the result table."""
-    missing_views: Literal["none", "each", "all"] = "none"
-    """each: once without each view; all: every combination."""
-    corruption: Corruption | None = None
-    """Robustness to noise."""
-
-
-class Wandb(Section):
-    """Weights & Biases."""
-
-    project: str
-    """Project name."""
-    mode: Literal["online", "offline"] = "offline"
-    """offline: files only."""
-
-
-class Mlflow(Section):
-    """MLflow."""
-
-    experiment: str
-    """Experiment name."""
-    tracking_uri: str | None = None
-    """null: what the environment says."""
-
-
-class Tracking(Section):
-    """Where else the run's numbers go. metrics.jsonl is always written."""
-
-    tensorboard: bool = False
-    """TensorBoard event files in the run directory."""
-    wandb: Wandb | None = None
-    """Weights & Biases."""
-    mlflow: Mlflow | None = None
-    """MLflow."""

@@ -5,8 +5,6 @@ What comes out is a recipe that resolves to the same plan, whatever defaults cha
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,9 +12,7 @@ from fusionrun.plan.checks import unused_by
 from fusionrun.plan.leaves import nest
 from fusionrun.plan.plan import Plan, Value
 from fusionrun.plan.screen import comment
-
-_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
-_WORDS = {"true", "false", "null", "auto", "yes", "no", "on", "off", "y", "n"}
+from fusionrun.recipe.flow import flow, scalar
 
 
 def as_recipe(plan: Plan) -> str:
@@ -46,25 +42,7 @@ def _mapping(content: Mapping[str, Any], depth: int) -> Iterator[str]:
     for key, item in content.items():
         if isinstance(item, Value):
             reason = " ".join(comment(item).split())
-            yield f"{indent}{_scalar(key)}: {flow(item.value)}  # {reason}"
+            yield f"{indent}{scalar(key)}: {flow(item.value)}  # {reason}"
         else:
-            yield f"{indent}{_scalar(key)}:"
+            yield f"{indent}{scalar(key)}:"
             yield from _mapping(item, depth + 1)
-
-
-def flow(value: Any) -> str:
-    """A value in YAML's flow style."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_scalar(k)}: {flow(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(flow(item) for item in value) + "]"
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, str) and (
-        value == "auto" or (_PLAIN.fullmatch(value) and value.lower() not in _WORDS)
-    ):
-        return value
-    printable = isinstance(value, str) and value.isprintable()
-    return json.dumps(value, ensure_ascii=not printable)

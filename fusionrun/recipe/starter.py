@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 from fusionrun.data.header import read_summary
 from fusionrun.errors import UserError
-from fusionrun.plan.as_recipe import flow
+from fusionrun.recipe.flow import flow
 from fusionrun.resources import shipped
 from fusionrun.schema.data import Npz
-from fusionrun.schema.experts import CNN
-from fusionrun.schema.recipe import PATHS
+from fusionrun.schema.experts import CNN, PATHS
 from fusionrun.store.atomic import write_text
 
 LONGEST_NAME = 64

@@ -22,6 +22,9 @@ from fusionrun.errors import NotYetError
 from fusionrun.schema.base import NAME_PATTERN, Count, Section
 from fusionrun.schema.kinds import Kinds
 
+PATHS = ("global", "mean_of_experts")
+"""What tables call the paths that are no expert's: no expert may bear these names."""
+
 Shape = tuple[int, ...]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from fusionrun.schema.base import Name, Natural, OnDemand, Section
 from fusionrun.schema.data import DATA, Data
 from fusionrun.schema.evaluation import Evaluation, Tracking
-from fusionrun.schema.experts import EXPERTS, Expert
+from fusionrun.schema.experts import EXPERTS, PATHS, Expert
 from fusionrun.schema.fusions import FUSIONS, Fusion
 from fusionrun.schema.rates import LearningRates
 from fusionrun.schema.schedulers import Schedulers
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 else:
     # Most recipes have none of these: their classes are made when one does.
     Stage = Sweep = Slurm = Any
-
-# What result tables call the paths that are no expert's.
-PATHS = ("global", "mean_of_experts")
 
 
 def _printable(value: str) -> str:

@@ -20,7 +20,7 @@ from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.recipe.starter import expert_names
 from fusionrun.schema.base import NAME_PATTERN
-from fusionrun.schema.recipe import PATHS
+from fusionrun.schema.experts import PATHS
 
 LABEL = np.arange(60) % 3
 

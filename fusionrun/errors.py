@@ -6,6 +6,7 @@
     │   ├── DataError           the data set is missing, or not what the recipe says
     │   └── NotYetError         valid, but this version cannot carry it out
     ├── RunNotFoundError        exit code 3: no such run, or more than one
+    ├── SchedulerError          exit code 4: the scheduler refused, or is out of reach
     ├── ComponentError          a component file is damaged or does not fit
     └── TrainingError           training cannot go on (a loss that is not finite, …)
 
@@ -26,6 +27,7 @@ __all__ = [
     "Problem",
     "RecipeError",
     "RunNotFoundError",
+    "SchedulerError",
     "TrainingError",
     "UserError",
 ]
@@ -125,6 +127,12 @@ class RunNotFoundError(FusionrunError):
     """No such run, or more than one that could be meant."""
 
     exit_code = 3
+
+
+class SchedulerError(FusionrunError):
+    """The scheduler refused, or is out of reach."""
+
+    exit_code = 4
 
 
 class ComponentError(FusionrunError):

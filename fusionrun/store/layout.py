@@ -88,6 +88,30 @@ class RunLayout:
         return self.root / "logs"
 
     @property
+    def log(self) -> Path:
+        """What the job printed, all attempts one after the other."""
+        return self.logs / "job.log"
+
+    def rank_error(self, rank: int) -> Path:
+        """The first error of one rank, of the attempt that goes on or has ended last."""
+        return self.logs / f"rank-{rank}.error.json"
+
+    @property
+    def submission(self) -> Path:
+        """Who was asked to run it, as which job, from which snapshot: the submitter's journal."""
+        return self.root / "submission.json"
+
+    @property
+    def stop_request(self) -> Path:
+        """There while the run is asked to save and stop at its next step."""
+        return self.root / "stop.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How the last attempt ended, by the trainer's own word."""
+        return self.root / "outcome.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Directory of what an exact resume needs."""
         return self.root / "checkpoints"

@@ -5,27 +5,54 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterable
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from fusionrun import __version__
 from fusionrun.cli import options
 
+
+class Command(NamedTuple):
+    """Where a command is, and what the list of commands says of it."""
+
+    module: str
+    summary: str
+
+
 COMMANDS = {
-    "plan": "fusionrun.cli.plan",
-    "train": "fusionrun.cli.train",
-    "export": "fusionrun.cli.export",
-    "init": "fusionrun.cli.start",
-    "schema": "fusionrun.cli.start",
+    "plan": Command("fusionrun.cli.plan", "Show what a recipe resolves to, and why."),
+    "train": Command("fusionrun.cli.train", "Train a recipe here, in the foreground."),
+    "export": Command("fusionrun.cli.export", "Copy components of a run out of it, verified."),
+    "init": Command("fusionrun.cli.start", "Write a recipe to start from."),
+    "schema": Command("fusionrun.cli.start", "Print the recipe's JSON Schema, for editors."),
 }
-"""The module of each command, which has a function of the command's name; in the help's order."""
+"""Each command's module has a function of the command's name; in the help's order."""
 
 
-def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The command line with some of the commands: to read all of them takes a while."""
+def make_app(called: str | None = None) -> typer.Typer:
+    """The command line: only the called command whole, as reading all of them takes a while.
+
+    Args:
+        called: a command, which then is the only one; None: all of them.
+    """
+    app = _empty_app()
+    for name in COMMANDS if called is None else [called]:
+        function = getattr(import_module(COMMANDS[name].module), name)
+        app.command(name, short_help=COMMANDS[name].summary)(options.known_errors(function))
+    return app
+
+
+def list_of_commands() -> typer.Typer:
+    """The command line as its help shows it; the commands themselves are not read."""
+    app = _empty_app()
+    for name, command in COMMANDS.items():
+        app.command(name, short_help=command.summary)(_not_read)
+    return app
+
+
+def _empty_app() -> typer.Typer:
     app = typer.Typer(
         name="fusionrun",
         help="Train several expert networks and fuse them, from one recipe.",
@@ -36,9 +63,11 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(root)
-    for name in names:
-        app.command(name)(options.known_errors(getattr(import_module(COMMANDS[name]), name)))
     return app
+
+
+def _not_read() -> None:
+    raise RuntimeError("a command was called that stands only in the list of commands")
 
 
 def _version(wanted: bool) -> None:
@@ -64,5 +93,6 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     options.debugging = len(arguments) < len(sys.argv) - 1
-    called = arguments[:1]
-    make_app(called if called and called[0] in COMMANDS else COMMANDS)(arguments)
+    called = arguments[0] if arguments else ""
+    app = make_app(called) if called in COMMANDS else list_of_commands()
+    app(arguments)

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from fusionrun.cli.main import make_app
+from fusionrun.cli.main import list_of_commands, make_app
 
 RECIPE = """\
 version: 1
@@ -103,6 +103,12 @@ def test_commands_arguments_and_options_are_as_agreed() -> None:
     context = typer.Context(root, **root.context_settings)
     found = {"": names(root), **{name: names(c, context) for name, c in root.commands.items()}}
     assert found == SURFACE
+
+
+def test_the_list_of_commands_is_that_of_the_commands() -> None:
+    listed, whole = (typer.main.get_command(app) for app in (list_of_commands(), make_app()))
+    assert list(listed.commands) == list(whole.commands)
+    assert CliRunner().invoke(list_of_commands(), ["--help"]).stdout == shown("--help")
 
 
 @pytest.mark.parametrize("command", [name for name in SURFACE if name])

@@ -1,0 +1,115 @@
+"""The points of a recipe's `sweep:`. Each is the recipe with some keys set, planned like any other,
+and all of them are planned before anything is trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fusionrun.errors import Problem, RecipeError, UserError
+from fusionrun.plan.plan import Plan
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.flow import flow
+from fusionrun.recipe.read import Source, read_recipe
+
+if TYPE_CHECKING:
+    from fusionrun.schema.several import Sweep
+
+MAX_POINTS = 10_000
+"""More than this is a slip of the pen."""
+
+
+class Point(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        settings: dotted key → value, in the recipe's order; `seed` is one of them.
+        plan: what comes of the recipe with them.
+    """
+
+    settings: Mapping[str, Any]
+    plan: Plan
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}={flow(value)}" for key, value in self.settings.items())
+
+
+def plan_points(
+    recipe: Path, settings: Sequence[str], runs_dir: Path
+) -> tuple[Source, tuple[Point, ...]]:
+    """Plan every point of a recipe's sweep.
+
+    Args:
+        recipe: the recipe's file.
+        settings: arguments of `--set`; what the sweep sets lies on top of them.
+        runs_dir: where `weights: run:…` are looked for.
+
+    Returns:
+        The recipe as it is written, and its points: the grid's combinations, the last key moving
+        fastest, each with the zip's rows, each of those with every seed.
+
+    Raises:
+        UserError: the recipe has no sweep, or one of no points, of too many, or of twins.
+        RecipeError: a point is no valid recipe; the places are those of the sweep's keys.
+    """
+    source = read_recipe(recipe, settings)
+    sweep = source.recipe.sweep
+    if sweep is None:
+        raise UserError(f"{recipe}: has no 'sweep'; 'fusionrun plan' shows its one run")
+    combinations = list(itertools.islice(_combinations(sweep), MAX_POINTS + 1))
+    if not 0 < len(combinations) <= MAX_POINTS:
+        raise UserError(
+            f"{source.document.place(('sweep',))}: a sweep of {len(combinations) or 'no'} points; "
+            f"expected grid, zip or seeds that make 1 to {MAX_POINTS:,}"
+        )
+    points = tuple(_point(recipe, settings, own, source, runs_dir) for own in combinations)
+    _refuse_twins(points, source)
+    return source, points
+
+
+def _combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    rows = list(zip(*sweep.zip.values(), strict=True)) if sweep.zip else [()]
+    seeds = [{"seed": seed} for seed in sweep.seeds] or [{}]
+    if not (sweep.grid or sweep.zip or sweep.seeds):
+        return
+    for cell in itertools.product(*sweep.grid.values()):
+        for row in rows:
+            for seed in seeds:
+                grid = dict(zip(sweep.grid, cell, strict=True))
+                yield grid | dict(zip(sweep.zip, row, strict=True)) | seed
+
+
+def _point(
+    recipe: Path, settings: Sequence[str], own: Mapping[str, Any], source: Source, runs_dir: Path
+) -> Point:
+    texts = [f"{key}={flow(value)}" for key, value in own.items()]
+    try:
+        return Point(own, make_plan(read_recipe(recipe, [*settings, *texts]), runs_dir))
+    except RecipeError as error:
+        raise RecipeError([_in_the_sweep(p, own, source) for p in error.problems]) from error
+
+
+def _in_the_sweep(problem: Problem, own: Mapping[str, Any], source: Source) -> Problem:
+    """The problem of a point, told where the sweep's value stands in the recipe."""
+    for part in ("grid", "zip", "seeds"):
+        for key in own:
+            path = ("sweep", part) if part == "seeds" else ("sweep", part, key)
+            is_it = problem.key == key or problem.key.startswith((f"{key}.", f"{key}["))
+            if is_it and source.document.has(path) and (part != "seeds" or key == "seed"):
+                return problem._replace(place=source.document.place(path, "key"))
+    return problem
+
+
+def _refuse_twins(points: Sequence[Point], source: Source) -> None:
+    seen: dict[tuple[str, int], Point] = {}
+    for point in points:
+        identity = (point.plan.hash, point.plan.seed)
+        if identity in seen:
+            raise UserError(
+                f"{source.document.place(('sweep',))}: two points are the same run:\n"
+                f"  {seen[identity]}\n  {point}\neach value of a key can stand there once"
+            )
+        seen[identity] = point

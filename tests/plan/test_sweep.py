@@ -58,12 +58,7 @@ def test_every_point_is_a_plan_of_its_own(tmp_path: Path) -> None:
 
 def test_a_point_that_is_no_recipe_is_told_at_the_sweeps_own_line(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"r\.yaml:9:27  training\.epochs"):
-        settings(
-            tmp_path,
-            "sweep: {seeds: [1], zip: {training.epochs: [1, 0]}}".replace(
-                "seeds: [1], ", "seeds: [1],"
-            ),
-        )
+        settings(tmp_path, "sweep: {seeds: [1], zip: {training.epochs: [1, 0]}}")
 
 
 def test_an_unknown_key_is_told_with_the_nearest_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from fusionrun.data.header import DataSummary
 from fusionrun.errors import NotYetError, Problem, RecipeError
 from fusionrun.nearest import nearest
 from fusionrun.plan.ledger import Ledger
-from fusionrun.recipe.document import Path, dotted
+from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.read import Source
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fusionrun.recipe.document import dotted, parse_dotted
+from fusionrun.recipe.keys import dotted, parse_dotted
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from fusionrun.plan.leaves import leaves, nest
 from fusionrun.plan.plan import Origin, Value
-from fusionrun.recipe.document import Document, Path, parse_dotted
+from fusionrun.recipe.document import Document
+from fusionrun.recipe.keys import Path, parse_dotted
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import AUTO, plain
 

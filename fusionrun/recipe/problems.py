@@ -11,7 +11,8 @@ from pydantic_core.core_schema import ErrorType
 
 from fusionrun.errors import Problem
 from fusionrun.nearest import nearest
-from fusionrun.recipe.document import Document, Path, dotted
+from fusionrun.recipe.document import Document
+from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.suggest import fix_for_key, some_of
 from fusionrun.schema.describe import Spot, describe, listed, spot_of
 from fusionrun.schema.kinds import Kinds

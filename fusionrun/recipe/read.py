@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from fusionrun.errors import Problem, RecipeError, UserError
 from fusionrun.nearest import nearest
-from fusionrun.recipe.document import Document, dotted, parse_dotted, read_document
+from fusionrun.recipe.document import Document, read_document
+from fusionrun.recipe.keys import dotted, parse_dotted
 from fusionrun.recipe.problems import problems_of
 from fusionrun.schema.describe import spot_of
 from fusionrun.schema.recipe import Recipe

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionrun.errors import Problem, RecipeError
-from fusionrun.recipe import document as module
-from fusionrun.recipe.document import Document, Path, dotted, parse_dotted, read_document
+from fusionrun.recipe import events as module
+from fusionrun.recipe.document import Document, read_document
+from fusionrun.recipe.keys import Path, dotted, parse_dotted
 
 LOADERS = {"libyaml": yaml.CSafeLoader, "python": yaml.SafeLoader}
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from fusionrun.errors import Problem, RecipeError
-from fusionrun.recipe.document import Document, dotted, read_document
-from fusionrun.recipe.document import Path as Keys
+from fusionrun.recipe.document import Document, read_document
+from fusionrun.recipe.keys import Path as Keys
+from fusionrun.recipe.keys import dotted
 from fusionrun.recipe.read import read_recipe
 from fusionrun.recipe.suggest import FOREIGN_NAMES
 from fusionrun.schema.describe import spot_of

@@ -27,6 +27,14 @@ RunsOption = Annotated[
         "--runs", metavar="DIR", help="where runs live (else FUSIONRUN_RUNS, else ./runs)"
     ),
 ]
+SiteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--site",
+        metavar="FILE",
+        help="the cluster's slurm section (else ~/.config/fusionrun/slurm.yaml)",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 debugging = False

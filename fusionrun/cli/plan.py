@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
+from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption, SiteOption
 
 if TYPE_CHECKING:
     from fusionrun.plan.plan import Plan
@@ -28,13 +28,14 @@ def plan(
         str | None,
         typer.Option("--against", metavar="RUN_OR_RECIPE", help="what changed, what it costs"),
     ] = None,
+    site: SiteOption = None,
     runs: RunsOption = None,
 ) -> None:
     """Show what a recipe resolves to: rates, schedules, sizes, steps, warnings. Writes nothing."""
     one = {"full": full, "yaml": yaml, "why": why is not None, "against": against is not None}
     _only_one(**one)
     _only_one(json=json, yaml=yaml)
-    resolved = _plan_of(recipe, set_ or [], runs)
+    resolved = _plan_of(recipe, set_ or [], site, runs)
     if against is not None:
         typer.echo(_against(resolved, against, runs, json))
     elif why is not None:
@@ -51,12 +52,13 @@ def _only_one(**chosen: bool) -> None:
         raise UserError(f"{' and '.join(names)} show different things; give one of them")
 
 
-def _plan_of(recipe: Path, settings: list[str], runs: str | None) -> Plan:
+def _plan_of(recipe: Path, settings: list[str], site: str | None, runs: str | None) -> Plan:
     from fusionrun.plan.resolve import make_plan
     from fusionrun.recipe.read import read_recipe
+    from fusionrun.recipe.site import site_file
     from fusionrun.store.runs import runs_dir
 
-    return make_plan(read_recipe(recipe, settings), runs_dir(runs))
+    return make_plan(read_recipe(recipe, settings, site_file(site)), runs_dir(runs))
 
 
 def _view(plan: Plan, full: bool, json: bool, yaml: bool) -> str:

@@ -34,7 +34,10 @@ class Ledger:
         return Value(value, self._origin(key), self.place(key))
 
     def _origin(self, key: str) -> Origin:
-        return "set" if self._document.is_set(self._written(key) or ()) else "recipe"
+        path = self._written(key) or ()
+        if self._document.is_from_site(path):
+            return "site"
+        return "set" if self._document.is_set(path) else "recipe"
 
     def _written(self, key: str) -> Path | None:
         """Where the user wrote a leaf: at its key, or in a list that is short for a mapping."""

@@ -21,7 +21,7 @@ PLAN_FORMAT = 1
 # What a run of the same weights and numbers may differ in: the hash leaves these out.
 UNHASHED = ("name", "seed", "slurm", "tracking", "sweep")
 
-Origin = Literal["recipe", "set", "preset", "rule", "default"]
+Origin = Literal["recipe", "set", "site", "preset", "rule", "default"]
 
 
 class Value(NamedTuple):

@@ -34,14 +34,15 @@ class Document:
     Attributes:
         name: how the user called the file.
         value: nested dicts, tuples (for sequences), str, int, float, bool and None.
+        root: the same with places.
     """
 
-    __slots__ = ("_num_settings", "_root", "name", "value")
+    __slots__ = ("_num_settings", "name", "root", "value")
 
     def __init__(self, name: str, root: Node, num_settings: int = 0) -> None:
         self.name: Final = name
         self.value: Final = root.plain()
-        self._root: Final = root
+        self.root: Final = root
         self._num_settings: Final = num_settings
 
     def __repr__(self) -> str:
@@ -49,7 +50,7 @@ class Document:
 
     def place(self, path: Path, at: Literal["key", "value"] = "value") -> Place:
         """Where a value or its key was written; for a missing one, its nearest ancestor."""
-        entry = Entry(self._root.place, self._root)
+        entry = Entry(self.root.place, self.root)
         for part in path:
             child = entry.node.child(part)
             if child is None:
@@ -76,6 +77,15 @@ class Document:
         node = self._find(path)
         return node is not None and node.place.order > 0
 
+    def is_from_site(self, path: Path) -> bool:
+        """Whether the value there came from a site's file, which ranks below the recipe."""
+        node = self._find(path)
+        return node is not None and node.place.order < 0
+
+    def with_root(self, root: Node) -> Document:
+        """The same document with other content."""
+        return Document(self.name, root, self._num_settings)
+
     def with_setting(self, argument: str) -> Document:
         """Lay one `--set` argument, such as `training.epochs=5`, over this document.
 
@@ -89,10 +99,10 @@ class Document:
         from fusionrun.recipe.setting import lay_over  # (only `--set` needs it)
 
         order = self._num_settings + 1
-        return Document(self.name, lay_over(self._root, argument, order), order)
+        return Document(self.name, lay_over(self.root, argument, order), order)
 
     def _find(self, path: Path) -> Node | None:
-        node = self._root
+        node = self.root
         for part in path:
             child = node.child(part)
             if child is None:
@@ -101,17 +111,18 @@ class Document:
         return node
 
 
-def read_document(text: str | bytes, name: str) -> Document:
-    """Read a recipe's text.
+def read_document(text: str | bytes, name: str, order: int = 0) -> Document:
+    """Read a recipe's text, or a site's.
 
     Args:
         text: the content of the file; bytes are UTF-8, with or without a byte order mark.
         name: what to call the file in messages.
+        order: rank of the text among those read; see `fusionrun.errors.Place`.
 
     Raises:
         RecipeError: with every problem found, in file order; a syntax error comes alone.
     """
-    source = Text(decoded(text, name), name)
+    source = Text(decoded(text, name), name, order)
     reader = Reader(source)
     root = reader.read()
     if root is None:

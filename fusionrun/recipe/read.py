@@ -33,12 +33,13 @@ class Source(NamedTuple):
     base_dir: Path
 
 
-def read_recipe(path: Path, settings: Sequence[str] = ()) -> Source:
+def read_recipe(path: Path, settings: Sequence[str] = (), site: Path | None = None) -> Source:
     """Read a recipe's file.
 
     Args:
         path: the YAML file.
         settings: `key=value` arguments of `--set`, applied in order on top of the file.
+        site: a file with a `slurm` section that the recipe's own is laid upon.
 
     Raises:
         UserError: the file cannot be read.
@@ -46,6 +47,10 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Source:
     """
     raw = _read(path)
     document = read_document(raw, str(path))
+    if site is not None:
+        from fusionrun.recipe.site import above_site  # (seldom needed)
+
+        document = above_site(document, site)
     for setting in settings:
         document = _with_setting(document, setting)
     return Source(_validate(document), document, raw.decode("utf-8-sig"), path.resolve().parent)

@@ -29,7 +29,7 @@ _BLANKS: Final = dict.fromkeys(map(ord, "\t\n\r"))
 
 
 class Text:
-    """A text, and the places in it by character index. With `order`, a `--set` argument."""
+    """A text, and the places in it by character index. With `order` above 0 a `--set` argument."""
 
     def __init__(self, text: str, name: str, order: int = 0) -> None:
         self.text = text
@@ -51,10 +51,10 @@ class Text:
         stop = min((end or start) - self.starts[number], len(line.rstrip()))
         return Place(
             order=self._order,
-            line=0 if self._order else number + 1,
+            line=0 if self._order > 0 else number + 1,
             column=column + 1,
             source=self._name,
-            text=line if self._order or len(line) <= MAX_SHOWN_LINE else "",
+            text=line if self._order > 0 or len(line) <= MAX_SHOWN_LINE else "",
             length=max(1, stop - column),
         )
 

@@ -34,6 +34,7 @@ SURFACE = {
         "--yaml",
         "--why",
         "--against",
+        "--site",
         "--runs",
         "--help",
         "-h",

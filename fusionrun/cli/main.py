@@ -26,6 +26,7 @@ COMMANDS = {
     "train": Command("fusionrun.cli.train", "Train a recipe here, in the foreground."),
     "export": Command("fusionrun.cli.export", "Copy components of a run out of it, verified."),
     "init": Command("fusionrun.cli.start", "Write a recipe to start from."),
+    "doctor": Command("fusionrun.cli.doctor", "Say what this machine and its cluster offer."),
     "schema": Command("fusionrun.cli.start", "Print the recipe's JSON Schema, for editors."),
 }
 """Each command's module has a function of the command's name; in the help's order."""

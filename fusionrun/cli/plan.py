@@ -37,7 +37,7 @@ def plan(
     _only_one(json=json, yaml=yaml)
     resolved = _plan_of(recipe, set_ or [], site, runs)
     if against is not None:
-        typer.echo(_against(resolved, against, runs, json))
+        typer.echo(_against(resolved, against, site, runs, json))
     elif why is not None:
         typer.echo(_why(resolved, why, json))
     else:
@@ -82,19 +82,19 @@ def _why(plan: Plan, key: str, json: bool) -> str:
     return _dumped({"key": full, **plan.to_json()["values"][full]})
 
 
-def _against(plan: Plan, other: str, runs: str | None, json: bool) -> str:
+def _against(plan: Plan, other: str, site: str | None, runs: str | None, json: bool) -> str:
     from fusionrun.plan.against import compare, render
 
-    comparison = compare(plan, _other_plan(other, runs))
+    comparison = compare(plan, _other_plan(other, site, runs))
     return _dumped(comparison.to_json()) if json else render(comparison, other)
 
 
-def _other_plan(other: str, runs: str | None) -> Plan:
+def _other_plan(other: str, site: str | None, runs: str | None) -> Plan:
     from fusionrun.plan.stored import read_plan
     from fusionrun.store.runs import find_run, runs_dir
 
     if other.endswith((".yaml", ".yml")):
-        return _plan_of(Path(other), [], runs)
+        return _plan_of(Path(other), [], site, runs)
     return read_plan(find_run(runs_dir(runs), other).plan)
 
 

@@ -54,6 +54,7 @@ SURFACE = {
         "-h",
     },
     "init": {"FILE", "--data", "--label", "--force", "--help", "-h"},
+    "doctor": {"--runs", "--json", "--help", "-h"},
     "schema": {"--output", "-o", "--help", "-h"},
 }
 

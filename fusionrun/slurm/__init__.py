@@ -1,0 +1,1 @@
+"""Slurm: settings to script text, and what the scheduler answers."""

@@ -6,13 +6,13 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 from fusionrun.store.atomic import write_json
 from fusionrun.store.layout import RunLayout
 
-State = Literal["prepared", "running", "completed", "failed", "interrupted"]
+State = Literal["prepared", "queued", "running", "stopped", "completed", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,20 @@ class Status:
     """How a run stands.
 
     Attributes:
-        state: prepared, running, completed, failed or interrupted.
+        state: prepared; queued (handed to a scheduler); running; stopped (it was asked to, and can
+            go on); completed; failed; or interrupted (at the keyboard).
         epoch: epochs done.
         step: steps done.
-        started: seconds since 1970 when the first attempt began.
-        heartbeat: likewise when this was written.
+        started: seconds since 1970 when the first attempt began; 0 before.
+        heartbeat: likewise when the process that trains wrote this last.
         attempts: how often the run was started.
-        pid: the process that trains.
+        pid: the process that trains; of several, the one of rank 0.
         host: the machine it trains on.
+        epochs: how many the plan has; 0 before the first attempt.
+        steps: likewise; early stopping may end the run before.
+        step_s: seconds a step, the median of late; None before there is one.
+        save_s: seconds that the last checkpoint took; None before there is one.
+        job_id: the scheduler's name for the attempt.
     """
 
     state: State
@@ -38,6 +44,11 @@ class Status:
     attempts: int = 0
     pid: int = 0
     host: str = ""
+    epochs: int = 0
+    steps: int = 0
+    step_s: float | None = None
+    save_s: float | None = None
+    job_id: str | None = None
 
     def is_alive(self) -> bool:
         """Whether the training process still exists, as far as this machine can see."""
@@ -52,17 +63,43 @@ class Status:
         return True
 
 
-def write_status(layout: RunLayout, state: State, *, epoch: int, step: int, attempts: int) -> None:
-    """Record how the run stands now, by this process."""
+_FIELDS = {field.name for field in fields(Status)}
+
+
+def write_status(
+    layout: RunLayout, state: State, *, epoch: int, step: int, attempts: int, **more: Any
+) -> None:
+    """Record how the run stands now, by this process, which is the one that trains.
+
+    Args:
+        layout: the run.
+        state: as in `Status`; so are all the others.
+        epoch: epochs done.
+        step: steps done.
+        attempts: this attempt counted.
+        more: `epochs`, `steps`, `step_s`, `save_s`, `job_id`; what is left out is not known.
+    """
     now, before = time.time(), read_status(layout).started
     host = socket.gethostname()
-    status = Status(state, epoch, step, before or now, now, attempts, os.getpid(), host)
+    status = Status(state, epoch, step, before or now, now, attempts, os.getpid(), host, **more)
     write_json(layout.status, asdict(status))
+
+
+def mark_status(layout: RunLayout, state: State, *, job_id: str | None = None) -> None:
+    """Change the state alone: for those who do not train, while nobody does.
+
+    Numbers, heartbeat and process stay those of the last attempt.
+    """
+    content = asdict(replace(read_status(layout), state=state, job_id=job_id))
+    if not content["started"]:
+        del content["started"]  # a run that never began is as old as its plan, not as 1970
+    write_json(layout.status, content)
 
 
 def read_status(layout: RunLayout) -> Status:
     """How a run stands; `prepared` where no process has begun it, or the file is unreadable."""
     try:
-        return Status(**json.loads(layout.status.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(layout.status.read_text(encoding="utf-8"))
+        return Status(**{key: value for key, value in content.items() if key in _FIELDS})
+    except (OSError, ValueError, TypeError, AttributeError):
         return Status("prepared")

@@ -20,6 +20,7 @@ from fusionrun.store.components import load_file
 from fusionrun.train.buffers import clip_groups
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.losses import LossSettings
+from fusionrun.train.ranks import SINGLE, Ranks
 from fusionrun.train.updates import OptimizerSettings, Updater
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True)
+    # What use_deterministic_algorithms(True) does, but for importing the compiler: 2.3 s a start.
+    torch.set_deterministic_debug_mode("error")
     # Nothing here reads memory before it is written: filling it each time only takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -132,7 +134,10 @@ def loss_settings(plan: Plan) -> LossSettings:
 
 
 def make_updater(
-    plan: Plan, components: Mapping[str, torch.nn.Module], device: torch.device
+    plan: Plan,
+    components: Mapping[str, torch.nn.Module],
+    device: torch.device,
+    ranks: Ranks = SINGLE,
 ) -> Updater:
     """The updater of all components; they must be on `device` already."""
     transfer, optimizer = plan.settings.knowledge_transfer, plan.settings.training.optimizer
@@ -151,5 +156,5 @@ def make_updater(
     decay = {name: component.weight_decay for name, component in plan.components.items()}
     scale = LossScale(device) if plan.settings.training.precision == "fp16" else None
     return Updater(
-        components, groups, settings, decay, transfer.expert_gradient_accumulation, scale
+        components, groups, settings, decay, transfer.expert_gradient_accumulation, scale, ranks
     )

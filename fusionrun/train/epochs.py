@@ -1,38 +1,35 @@
 """The epochs of a run: steps, validation, the choice of the best weights, early stopping.
 
-What is read back from the device is read here, once an epoch.
+What is read back from the device is read here, once an epoch. Between two steps a run is whole:
+`Epochs.where` and the tensors beside it are all that going on from there takes.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fusionrun.errors import TrainingError
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import EarlyStopping, Selection
+from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.losses import term_names, term_weights
 from fusionrun.train.metrics import Metrics, path_metrics
 from fusionrun.train.progress import Display, EpochNews
-from fusionrun.train.recorder import Recorder
-from fusionrun.train.step import Step, StepLog
-from fusionrun.train.stop import StopRequest
+from fusionrun.train.ranks import Ranks
+from fusionrun.train.recorder import STATUS_EVERY_S, Recorder
+from fusionrun.train.step import Step
 from fusionrun.train.tables import Table, epoch_order, spans
 
 State = Mapping[str, Mapping[str, Tensor]]
 LOWER_IS_BETTER = {"nll"}
 _FIX = "Fix: a lower learning rate, a gradient clip, or precision float32"
-
-
-class Interrupted(Exception):
-    """Someone asked the run to stop, and it has stopped at a step boundary."""
 
 
 @dataclass
@@ -44,7 +41,7 @@ class Best:
         step: steps taken by its end.
         score: of the selected metric, negated where lower is better; then the negated nll.
         value: of the selected metric, as it is; None where there is no validation split.
-        state: a copy of all components.
+        state: a copy of all components; empty on all ranks but the first.
     """
 
     epoch: int = -1
@@ -52,6 +49,19 @@ class Best:
     score: tuple[float, float] = (-math.inf, -math.inf)
     value: float | None = None
     state: State = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """All but the weights, as JSON holds it: None for the score of no epoch."""
+        score = list(self.score) if self.epoch >= 0 else None
+        return {"epoch": self.epoch, "step": self.step, "score": score, "value": self.value}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], state: State) -> Best:
+        """Take back what `plain` gave."""
+        if plain["epoch"] < 0:
+            return cls()
+        first, second = plain["score"]
+        return cls(plain["epoch"], plain["step"], (first, second), plain["value"], state)
 
 
 @dataclass
@@ -72,6 +82,33 @@ class Patience:
             self.waited += 1
         return self.waited >= self.settings.patience
 
+    def plain(self) -> dict[str, Any]:
+        """Reference and wait as JSON holds them: None where nothing was seen yet."""
+        seen = math.isfinite(self.reference)
+        return {"reference": self.reference if seen else None, "waited": self.waited}
+
+    def take_back(self, plain: Mapping[str, Any]) -> None:
+        """Go on from what `plain` gave."""
+        self.reference = -math.inf if plain["reference"] is None else plain["reference"]
+        self.waited = plain["waited"]
+
+
+@dataclass
+class Where:
+    """Where a run stands between two steps, but for its tensors.
+
+    Attributes:
+        epoch: epochs done.
+        batch: batches done of the one after.
+        steps: batches done in all.
+        seconds: that the batches of this epoch have taken.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
 
 class Epochs:
     """Runs a plan's epochs.
@@ -80,9 +117,10 @@ class Epochs:
         plan: rates, epochs, batch size, selection.
         step: takes one batch.
         train: the training split; `val` the validation split, if there is one.
+        ranks: those that train together.
         recorder: takes metrics, events and status.
         display: takes news for the user.
-        stop: asked at every step boundary.
+        between_steps: called before every batch, when the run is whole; may raise to end it.
         save: called with the best weights so far whenever they change; may choose not to write.
     """
 
@@ -92,34 +130,62 @@ class Epochs:
         step: Step,
         train: Table,
         val: Table | None,
+        ranks: Ranks,
         recorder: Recorder,
         display: Display,
-        stop: StopRequest,
+        between_steps: Callable[[Epochs], None],
         save: Callable[[Best], None],
     ) -> None:
         self._plan, self._settings = plan, plan.settings.training
         self._step, self._train, self._val = step, train, val
-        self._recorder, self._display, self._stop, self._save = recorder, display, stop, save
+        self._ranks, self._recorder, self._display = ranks, recorder, display
+        self._between_steps, self._save = between_steps, save
         self._experts = tuple(plan.settings.experts)
         self._spans = spans(len(train), self._settings.batch_size)
+        self._began = time.perf_counter()
+        self.where = Where()
         self.best = Best()
-        # Epochs done.
-        self.epoch = 0
-        self.steps = 0
+        self.patience = Patience(self._settings.early_stopping)
+        # The steps of the epoch that goes on.
+        self.log = EpochLog()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.where.epoch
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return self.where.steps
+
+    def plain(self) -> dict[str, Any]:
+        """Where the run stands, as JSON; between two steps only."""
+        seconds = time.perf_counter() - self._began if self.where.batch else 0.0
+        where = {**asdict(self.where), "seconds": seconds}
+        return {"where": where, "best": self.best.plain(), "patience": self.patience.plain()}
+
+    def take_back(self, plain: Mapping[str, Any], best: State, tally: Tally | None) -> None:
+        """Go on from what `plain` gave, with the best weights and the open epoch's steps."""
+        self.where = Where(**plain["where"])
+        self.best = Best.from_plain(plain["best"], best)
+        self.patience.take_back(plain["patience"])
+        self.log = EpochLog(tally)
 
     def run(self) -> None:
-        """All epochs, or until early stopping.
+        """All epochs that are left, or until early stopping.
 
         Raises:
-            Interrupted: the run was asked to stop; `best` holds what there is.
             TrainingError: a loss or gradient was not finite.
+            Exception: whatever `between_steps` raises; the run is then whole.
         """
-        patience = Patience(self._settings.early_stopping)
-        for epoch in range(self._settings.epochs):
-            score = self._one_epoch(epoch)
-            self.epoch = epoch + 1
-            self._recorder.status("running", self.epoch, self.steps, force=False)
-            if patience.spent(score):
+        while self.where.epoch < self._settings.epochs:
+            score = self._one_epoch(self.where.epoch)
+            self.where = Where(self.where.epoch + 1, 0, self.where.steps)
+            self.log = EpochLog()
+            spent = self.patience.spent(score)
+            self._recorder.status("running", self.epoch, self.steps, at_most_every_s=STATUS_EVERY_S)
+            if spent:
                 self._recorder.event("early_stop", epoch=self.epoch, best_epoch=self.best.epoch)
                 return
 
@@ -128,10 +194,12 @@ class Epochs:
         rates = {name: c.rates[epoch] for name, c in self._plan.components.items()}
         self._step.updater.set_rates(rates)
         order = epoch_order(len(self._train), self._plan.seed, epoch, self._train.labels.device)
-        began = time.perf_counter()
-        logs = self._steps_of(order)
-        record = self._summary(logs, order)
-        seconds = time.perf_counter() - began
+        self._began = time.perf_counter() - self.where.seconds
+        self._recorder.pace.begin(self.steps)
+        self._steps_of(order)
+        record = self._summary()
+        self._recorder.pace.take(self.steps)
+        seconds = time.perf_counter() - self._began
         validation = self._validate()
         improved = self._choose(epoch, validation)
         record |= {
@@ -147,52 +215,41 @@ class Epochs:
         self._display(self._news(record))
         return self._score(validation)[0]
 
-    def _steps_of(self, order: Tensor) -> list[StepLog]:
-        logs = []
-        for start, stop in self._spans:
-            if self._stop.requested:
-                raise Interrupted
-            batch = self._train.batch(order[start:stop])
-            logs.append(self._step(batch, last_in_epoch=stop == len(order)))
-            self.steps += 1
-        return logs
+    def _steps_of(self, order: Tensor) -> None:
+        """The batches of an epoch that are left."""
+        for start, stop in self._spans[self.where.batch :]:
+            self._between_steps(self)
+            first, end = self._ranks.share(start, stop)
+            batch = self._train.batch(order[first:end])
+            log = self._step(batch, stop == len(order), stop - start)
+            self.log.add(log, batch.labels)
+            self.where.batch += 1
+            self.where.steps += 1
 
-    def _summary(self, logs: Sequence[StepLog], order: Tensor) -> dict[str, Any]:
+    def _summary(self) -> dict[str, Any]:
         """Mean losses, training accuracy and gradient norms of an epoch."""
-        samples = torch.tensor([log.samples for log in logs], dtype=torch.float64)
-        terms = torch.stack([log.terms for log in logs]).to("cpu", torch.float64)
-        means = (terms * samples[:, None]).sum(0) / samples.sum()
-        norms = self._step.updater.summarize(log.record for log in logs)
+        tally = self.log.tally(self._ranks)
+        if tally is None:
+            raise RuntimeError("an epoch without batches")
+        norms = self._step.updater.summarize(tally.records)
         names = term_names(self._experts, self._step.losses)
-        losses = dict(zip(names, means.tolist(), strict=True))
+        losses = dict(zip(names, tally.mean_losses(), strict=True))
         _refuse_nonfinite(losses, {n: s.nonfinite for n, s in norms.items()}, self.steps)
         weights = dict(zip(names, term_weights(self._experts, self._step.losses), strict=True))
+        paths = ["global", *(self._experts if heads_trained(self._plan) else ())]
         return {
             "loss": losses,
             "weighted_loss": {name: losses[name] * weight for name, weight in weights.items()},
-            "train_accuracy": self._train_accuracy(logs, order),
+            "train_accuracy": dict(zip(paths, tally.accuracy(), strict=False)),
             "gradient_norm": {name: s.mean for name, s in norms.items()},
             "clipped_share": {name: s.clipped_share for name, s in norms.items()},
         }
 
-    def _train_accuracy(self, logs: Sequence[StepLog], order: Tensor) -> dict[str, float]:
-        labels = self._train.labels.index_select(0, order)
-        chosen = torch.cat([log.overall for log in logs])[None]
-        paths = ["global"]
-        if self._heads_trained:
-            chosen = torch.cat([chosen, torch.cat([log.experts for log in logs], dim=1)])
-            paths += self._experts
-        hits = (chosen == labels).double().mean(1).tolist()
-        return dict(zip(paths, hits, strict=True))
-
-    @property
-    def _heads_trained(self) -> bool:
-        return heads_trained(self._plan)
-
     def _validate(self) -> dict[str, Metrics] | None:
         if self._val is None:
             return None
-        return evaluated(self._plan, self._step, self._val)
+        found = evaluated(self._plan, self._step, self._val) if self._ranks.is_first else {}
+        return self._ranks.from_first(found)
 
     def _score(self, validation: Mapping[str, Metrics] | None) -> tuple[float, float]:
         """What is compared: the selected metric, higher is better; then the nll, negated."""
@@ -209,7 +266,8 @@ class Epochs:
             return False
         value = validation and validation[self._settings.selection.path]
         selected = value[self._settings.selection.metric] if value else None
-        self.best = Best(epoch, self.steps, score, selected, copied_state(self._step))
+        state = copied_state(self._step) if self._ranks.is_first else {}
+        self.best = Best(epoch, self.steps, score, selected, state)
         self._save(self.best)
         return True
 

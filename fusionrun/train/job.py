@@ -1,14 +1,17 @@
 """The job: from a run directory with a plan in it to a result table and verified components.
 
-It reads `plan.json` and the data that names, and nothing the user may have edited since.
+It reads `plan.json` and the data that names, and nothing the user may have edited since. Where an
+earlier attempt has left a checkpoint it goes on from there, to the same bits.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,9 +21,11 @@ from fusionrun.models.network import FusionNetwork
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
+from fusionrun.store.checkpoints import remove_checkpoints
 from fusionrun.store.components import save_components
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.status import State as RunState
+from fusionrun.store.status import read_status
 from fusionrun.train.assemble import (
     choose_device,
     loss_settings,
@@ -28,13 +33,16 @@ from fusionrun.train.assemble import (
     make_updater,
     pin_numerics,
 )
+from fusionrun.train.boundary import Boundary, Interrupted
+from fusionrun.train.checkpoint import Loaded, Origin, Saver, newest_whole
 from fusionrun.train.environment import environment
-from fusionrun.train.epochs import Best, Epochs, Interrupted, State, copied_state, evaluated
+from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
 from fusionrun.train.metrics import Metrics
 from fusionrun.train.progress import progress
+from fusionrun.train.ranks import SINGLE, Ranks, record_error
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
-from fusionrun.train.stop import StopRequest, stop_on_signals
+from fusionrun.train.stop import INTERRUPT, StopRequest, stop_on_signals
 from fusionrun.train.tables import Table
 
 # How often at most the best weights are written while training goes on.
@@ -43,108 +51,194 @@ SAVE_EVERY_S = 30.0
 NEVER_TOUCHED = "not touched"
 TOUCHED_ONCE = "touched once, after training, with the best weights; nothing was chosen on it"
 
+Outcome = Literal["completed", "stopped"]
 
-def run(layout: RunLayout) -> None:
-    """Train the run that `layout` holds the plan of.
+
+def run(
+    layout: RunLayout, *, ranks: Ranks = SINGLE, term_asks: bool = False, fresh: bool = False
+) -> Outcome:
+    """Train the run that `layout` holds the plan of, from its newest whole checkpoint if any.
+
+    Args:
+        layout: the run's directory. One that has completed is left as it is.
+        ranks: those that train together; all of them call this.
+        term_asks: TERM is a request to save and stop, as a scheduler means it; else it is as INT.
+        fresh: begin again, whatever is there.
+
+    Returns:
+        completed; or stopped: someone asked for it, a checkpoint is saved, and the reason is in
+        `outcome.json`.
 
     Raises:
-        KeyboardInterrupt: the run was asked to stop; the weights it had are saved.
+        KeyboardInterrupt: a person interrupted it; a checkpoint and the best weights are saved.
         FusionrunError: it failed; `status.json` and `events.jsonl` say so, saved weights stay.
     """
-    job = Job(layout, read_plan(layout.plan), Recorder(layout))
-    with stop_on_signals() as stop:
+    recorder = Recorder(layout, writes=ranks.is_first)
+    if not fresh and ranks.from_first(read_status(layout).state == "completed"):
+        print(f"{layout.root}: has completed before; nothing was done", flush=True)
+        return "completed"
+    attempt = Attempt(layout, ranks, recorder)
+    with stop_on_signals(layout.stop_request, term_asks=term_asks) as stop:
         try:
-            job.run(stop)
-        except (Interrupted, KeyboardInterrupt) as error:
-            job.interrupted()
-            raise KeyboardInterrupt from error
+            return attempt.run(stop, fresh)
+        except KeyboardInterrupt:
+            attempt.end("interrupted", INTERRUPT)
+            raise
         except Exception as error:
-            job.failed(error)
+            attempt.failed(error)
             if isinstance(error, OSError):
                 raise TrainingError(f"{layout.root}: the run cannot go on: {error}") from error
             raise
+        finally:
+            attempt.close()
 
 
-class Job:
+class Attempt:
     """One attempt at a run."""
 
-    def __init__(self, layout: RunLayout, plan: Plan, recorder: Recorder) -> None:
-        self._layout, self._plan, self._recorder = layout, plan, recorder
+    def __init__(self, layout: RunLayout, ranks: Ranks, recorder: Recorder) -> None:
+        self._layout, self._ranks, self._recorder = layout, ranks, recorder
+        self._plan: Plan | None = None
         self._epochs: Epochs | None = None
+        self._saver: Saver | None = None
         self._last_save = time.monotonic()
-        recorder.status("running", 0, 0)
-        recorder.event("started", plan=plan.hash)
 
-    def run(self, stop: StopRequest) -> None:
+    def run(self, stop: StopRequest, fresh: bool) -> Outcome:
         """Train, choose the best weights, touch the test split once, save.
 
         Raises:
-            Interrupted: `stop` was requested before the last epoch's end.
+            KeyboardInterrupt: a person stopped it, and a checkpoint is saved.
         """
-        plan, settings = self._plan, self._plan.settings
-        device = choose_device(settings.training.device)
+        plan = self._begin()
+        loaded = self._earlier(plan, fresh)
+        device = choose_device(plan.settings.training.device)
         pin_numerics(plan, device)
-        rows = load_data(settings.data, plan.data)
-        write_json(self._layout.environment, self._environment(device))
+        rows = load_data(plan.settings.data, plan.data)
+        origin = Origin(plan.hash, self._data(plan, device))
         network = make_network(plan, rows["train"]).to(device)
-        updater = make_updater(plan, network.components(), device)
-        step = Step(network, updater, loss_settings(plan), settings.training.precision, device)
-        tables = self._tables(network, rows, device)
-        with progress(settings.training.epochs) as display:
+        updater = make_updater(plan, network.components(), device, self._ranks)
+        precision = plan.settings.training.precision
+        step = Step(network, updater, loss_settings(plan), precision, device)
+        tables = _tables(plan, network, rows, device)
+        self._saver = Saver(self._layout, origin, step, self._ranks, self._recorder, loaded)
+        # Or all ranks would drop the same features, each of its own rows.
+        torch.manual_seed(plan.seed + (self._ranks.rank << 32))
+        try:
+            self._train(plan, step, tables, stop, loaded, origin)
+        except Interrupted as asked:
+            return self._stopped(asked)
+        self._finish(plan, step, tables)
+        return "completed"
+
+    def _begin(self) -> Plan:
+        """Say that the run goes on, before anything can fail or take long."""
+        before = read_status(self._layout)
+        self._recorder.forget_outcome()
+        self._recorder.status("running", before.epoch, before.step)
+        plan = self._plan = read_plan(self._layout.plan)
+        self._recorder.epochs = plan.settings.training.epochs
+        self._recorder.steps = plan.steps.fusion_steps
+        return plan
+
+    def _earlier(self, plan: Plan, fresh: bool) -> Loaded | None:
+        """What an earlier attempt has left to go on from; without it the records begin anew."""
+        if fresh and self._ranks.is_first:
+            remove_checkpoints(self._layout.checkpoints)
+        loaded = newest_whole(self._layout, plan.hash, self._ranks, self._recorder)
+        self._recorder.cut_metrics(loaded.metrics_bytes if loaded else 0)
+        self._recorder.event(
+            "started",
+            attempt=self._recorder.attempt,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            job_id=self._recorder.job_id,
+            ranks=self._ranks.size,
+            resumed_from=loaded.step if loaded else None,
+            plan=plan.hash,
+        )
+        came = (loaded.epoch, loaded.step) if loaded else (0, 0)
+        self._recorder.status("running", *came)
+        if loaded and self._ranks.is_first:
+            where = f"step {loaded.step}, in epoch {loaded.epoch + 1}"
+            print(f"attempt {self._recorder.attempt} goes on at {where}", flush=True)
+        return loaded
+
+    def _data(self, plan: Plan, device: torch.device) -> Mapping[str, str]:
+        """SHA-256 of the data's files; the environment is recorded with it."""
+        hashes: dict[str, str] = {}
+        if self._ranks.is_first:
+            hashes = content_hash(plan.data.files)
+            write_json(self._layout.environment, {**environment(device), "data_sha256": hashes})
+        return self._ranks.from_first(hashes)
+
+    def _train(
+        self,
+        plan: Plan,
+        step: Step,
+        tables: Mapping[str, Table],
+        stop: StopRequest,
+        loaded: Loaded | None,
+        origin: Origin,
+    ) -> None:
+        """All epochs that are left."""
+        total, done = plan.settings.training.epochs, loaded.epoch if loaded else 0
+        with progress(total, done, shows=self._ranks.is_first) as display:
             self._epochs = Epochs(
                 plan=plan,
                 step=step,
                 train=tables["train"],
                 val=tables.get("val"),
+                ranks=self._ranks,
                 recorder=self._recorder,
                 display=display,
-                stop=stop,
+                between_steps=Boundary(step, self._ranks, stop, self._recorder, self._checkpoints),
                 save=self._save_best_sometimes,
             )
+            if loaded:
+                loaded.refuse_other_data(origin.data)
+                loaded.restore(step, self._epochs, self._ranks)
             self._epochs.run()
-        self._finish(step, tables)
 
-    def _environment(self, device: torch.device) -> dict[str, Any]:
-        hashes = content_hash(self._plan.data.files)
-        return {**environment(device), "data_sha256": hashes}
-
-    def _tables(
-        self, network: FusionNetwork, rows: Mapping[str, Rows], device: torch.device
-    ) -> dict[str, Table]:
-        views = {name: expert.view for name, expert in self._plan.settings.experts.items()}
-        return {
-            part: Table(part_rows, network.experts_by_name, views, device)
-            for part, part_rows in rows.items()
-            if len(part_rows.labels)
-        }
-
-    def _finish(self, step: Step, tables: Mapping[str, Table]) -> None:
+    def _finish(self, plan: Plan, step: Step, tables: Mapping[str, Table]) -> None:
+        """On the first rank: the final weights, and what they are worth."""
+        if not self._ranks.is_first:
+            return
         epochs = self._done
         last = copied_state(step)
         for name, module in step.network.components().items():
             module.load_state_dict(epochs.best.state[name])
         splits = [part for part in ("test", "val", "train") if part in tables]
-        results = {part: evaluated(self._plan, step, tables[part]) for part in splits}
-        self._recorder.results(self._columns(results))
+        results = {part: evaluated(plan, step, tables[part]) for part in splits}
+        self._recorder.results(_columns(plan, results))
         touched = TOUCHED_ONCE if "test" in tables else NEVER_TOUCHED
         self._save("best", epochs.best.state, epochs.best, touched)
         self._save("last", last, None, touched)
         self._recorder.event("completed", epoch=epochs.epoch, best_epoch=epochs.best.epoch)
         self._recorder.status("completed", epochs.epoch, epochs.steps)
+        self._recorder.outcome("completed", None, epochs.epoch, epochs.steps)
+        self._checkpoints.close()
+        remove_checkpoints(self._layout.checkpoints)
 
-    def _columns(self, results: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Any]:
-        """The metrics that the recipe asks for, in its order."""
-        wanted = self._plan.settings.evaluation.metrics
-        return {
-            part: {path: {m: metrics[m] for m in wanted} for path, metrics in paths.items()}
-            for part, paths in results.items()
-        }
+    def _stopped(self, asked: Interrupted) -> Outcome:
+        """Save everything that going on takes, then say so."""
+        self._checkpoints.save(self._done)
+        self._checkpoints.wait()
+        if asked.reason == INTERRUPT:
+            raise KeyboardInterrupt from asked
+        self.end("stopped", asked.reason)
+        return "stopped"
 
     @property
     def _done(self) -> Epochs:
         if self._epochs is None:
             raise RuntimeError("the epochs have not begun")
         return self._epochs
+
+    @property
+    def _checkpoints(self) -> Saver:
+        if self._saver is None:
+            raise RuntimeError("there is nothing to save yet")
+        return self._saver
 
     def _save_best_sometimes(self, best: Best) -> None:
         """Written while training goes on, but not so often that training would wait for it."""
@@ -153,6 +247,8 @@ class Job:
             self._last_save = time.monotonic()
 
     def _save(self, which: Which, state: State, best: Best | None, test_split: str) -> None:
+        if self._plan is None or not self._ranks.is_first:
+            return
         epochs, selection = self._done, self._plan.settings.training.selection
         chosen = None
         if best is not None and best.value is not None:
@@ -175,21 +271,54 @@ class Job:
         save_components(self._layout.components(which), state, record=record)
         self._recorder.event("saved", which=which, epoch=record["epoch"])
 
-    def interrupted(self) -> None:
+    def end(self, state: Literal["interrupted", "stopped"], reason: str) -> None:
         """Keep the best weights so far, and say how far it came."""
-        self._recorder.event("interrupted")
-        self._end("interrupted")
+        self._recorder.event(state, reason=reason, step=self._came[1])
+        self._end(state, "stopped", reason)
 
     def failed(self, error: Exception) -> None:
         """Keep the best weights so far, and say what went wrong."""
+        record_error(self._layout, self._ranks, self._came[1], error)
         # A full disk, of all errors, must not be hidden by failing to record it.
         with suppress(OSError):
             self._recorder.event("failed", kind=type(error).__name__, error=str(error))
-            self._end("failed")
+            self._end("failed", "failed", str(error))
 
-    def _end(self, state: RunState) -> None:
-        epochs = self._epochs
-        if epochs is not None and epochs.best.state:
-            self._save("best", epochs.best.state, epochs.best, NEVER_TOUCHED)
-        done, steps = (epochs.epoch, epochs.steps) if epochs else (0, 0)
-        self._recorder.status(state, done, steps)
+    def _end(self, state: RunState, outcome: str, reason: str) -> None:
+        if self._epochs is not None and self._epochs.best.state:
+            self._save("best", self._epochs.best.state, self._epochs.best, NEVER_TOUCHED)
+        self._recorder.status(state, *self._came)
+        self._recorder.outcome(outcome, reason, *self._came)
+
+    @property
+    def _came(self) -> tuple[int, int]:
+        """Epochs and steps done; before the first, those of the attempts before."""
+        if self._epochs is not None:
+            return self._epochs.epoch, self._epochs.steps
+        before = read_status(self._layout)
+        return before.epoch, before.step
+
+    def close(self) -> None:
+        """Let what is being written be written."""
+        if self._saver is not None:
+            self._saver.close()
+
+
+def _tables(
+    plan: Plan, network: FusionNetwork, rows: Mapping[str, Rows], device: torch.device
+) -> dict[str, Table]:
+    views = {name: expert.view for name, expert in plan.settings.experts.items()}
+    return {
+        part: Table(part_rows, network.experts_by_name, views, device)
+        for part, part_rows in rows.items()
+        if len(part_rows.labels)
+    }
+
+
+def _columns(plan: Plan, results: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Any]:
+    """The metrics that the recipe asks for, in its order."""
+    wanted = plan.settings.evaluation.metrics
+    return {
+        part: {path: {m: metrics[m] for m in wanted} for path, metrics in paths.items()}
+        for part, paths in results.items()
+    }

@@ -61,18 +61,30 @@ class Display(Protocol):
 
 
 @contextmanager
-def progress(epochs: int) -> Iterator[Display]:
-    """A display for a run of `epochs`; closed when the block ends, however it ends."""
+def progress(epochs: int, done: int = 0, *, shows: bool = True) -> Iterator[Display]:
+    """A display for a run of `epochs`; closed when the block ends, however it ends.
+
+    Args:
+        epochs: of the whole run.
+        done: epochs that an earlier attempt has done.
+        shows: False: of another rank than the first; the news goes nowhere.
+    """
     console = Console(file=sys.stdout)
-    if console.is_terminal:
-        with _live(console, epochs) as display:
+    if not shows:
+        yield _silent
+    elif console.is_terminal:
+        with _live(console, epochs, done) as display:
             yield display
     else:
-        yield _Plain(epochs)
+        yield _Plain(epochs, done)
+
+
+def _silent(news: EpochNews) -> None:
+    """Show nothing."""
 
 
 @contextmanager
-def _live(console: Console, epochs: int) -> Iterator[Display]:
+def _live(console: Console, epochs: int, done: int) -> Iterator[Display]:
     bar = Progress(
         TextColumn("epoch"),
         MofNCompleteColumn(),
@@ -80,7 +92,7 @@ def _live(console: Console, epochs: int) -> Iterator[Display]:
         TimeRemainingColumn(compact=True),
         TextColumn("left  {task.description}"),
     )
-    task = bar.add_task("", total=epochs)
+    task = bar.add_task("", total=epochs, completed=done)
     numbers = Text("starting", no_wrap=True, overflow="ellipsis")
 
     def show(news: EpochNews) -> None:
@@ -94,15 +106,16 @@ def _live(console: Console, epochs: int) -> Iterator[Display]:
 class _Plain:
     """Lines for a file or a pipe, spread evenly over the run, with the time left."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, done: int = 0) -> None:
+        self._epochs, self._done = epochs, done
         self._every = max(1, epochs // PLAIN_LINES)
         self._began = time.monotonic()
 
     def __call__(self, news: EpochNews) -> None:
         if news.epoch % self._every and news.epoch not in {1, self._epochs}:
             return
-        left = (time.monotonic() - self._began) / news.epoch * (self._epochs - news.epoch)
+        epoch_s = (time.monotonic() - self._began) / (news.epoch - self._done)
+        left = epoch_s * (self._epochs - news.epoch)
         width = len(str(self._epochs))
         line = f"epoch {news.epoch:{width}}/{self._epochs}  {news.line()}  {news.speed()}"
         # A reader that went away (`| head`) is no reason to stop training.

@@ -1,20 +1,28 @@
 """One training step: forward, loss, backward, update. Nothing is read back from the device.
 
-Shapes: B batch, E experts, C classes.
+With several ranks each takes its own rows of the batch, and what comes of it is what one rank
+with the whole batch would get. The exception is BatchNorm: a batch is normalised by the statistics
+of the rank's own rows, as plain DistributedDataParallel does, on gloo and nccl alike. (Its running
+statistics are averaged, so that all ranks evaluate and save the same network.) Torch's
+SyncBatchNorm is not used: it has no CPU version, and it needs every rank to have rows.
+
+Shapes: B rows of this rank, E experts, C classes.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fusionrun.models.network import FusionNetwork
-from fusionrun.train.losses import LossSettings, loss_terms
+from fusionrun.train.losses import LossSettings, loss_terms, term_names
 from fusionrun.train.norms import StepRecord
+from fusionrun.train.running_statistics import RunningStatistics
 from fusionrun.train.tables import Batch
 from fusionrun.train.updates import Updater
 
@@ -25,11 +33,12 @@ class StepLog(NamedTuple):
     """What a step leaves for the epoch's end, still on the device.
 
     Attributes:
-        terms: the loss terms, in the order of `losses.term_names`.
+        terms: the loss terms, in the order of `losses.term_names`: means over this rank's rows,
+            0 where it had none.
         experts: (E, B), the class that each head chose.
         overall: (B,), the class that the global head chose.
-        record: norms of the groups that stepped, or None.
-        samples: B.
+        record: norms of the groups that stepped, the same on all ranks; or None.
+        samples: B, this rank's rows.
     """
 
     terms: Tensor
@@ -45,7 +54,7 @@ class Step:
 
     Attributes:
         network: in training mode.
-        updater: owns the network's parameters.
+        updater: owns the network's parameters, and knows the ranks.
         losses: weights of the terms.
         precision: float32, bf16 or fp16: of the forward pass.
         device: where everything is.
@@ -57,25 +66,49 @@ class Step:
     precision: str
     device: torch.device
 
-    def __call__(self, batch: Batch, last_in_epoch: bool) -> StepLog:
-        """Take one batch.
+    def __call__(self, batch: Batch, last_in_epoch: bool, batch_rows: int | None = None) -> StepLog:
+        """Take one batch. All ranks do so together, also those that have none of its rows.
 
         Args:
-            batch: scaled inputs and labels.
+            batch: scaled inputs and labels: this rank's rows.
             last_in_epoch: closes the experts' accumulation window.
+            batch_rows: rows of the whole batch; None: there are no others.
+
+        Raises:
+            RankError: another rank was lost.
         """
+        rows = len(batch.labels)
+        share = 1.0 if batch_rows is None else rows / batch_rows
+        terms, experts, overall = self._backward(batch, share) if rows else self._nothing()
+        record = self.updater.after_backward(last_in_epoch)
+        self._running_statistics.average(self.updater.ranks, share)
+        return StepLog(terms, experts, overall, record, rows)
+
+    def _backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Adds the gradients of this rank's `share` of the batch's mean loss."""
         with autocast(self.precision, self.device):
             outputs = self.network(batch.inputs)
         terms = loss_terms(outputs.expert_logits, outputs.global_logits, batch.labels, self.losses)
-        self.updater.scale(terms.total).backward()  # type: ignore[no-untyped-call]
-        record = self.updater.after_backward(last_in_epoch)
-        return StepLog(
-            terms.log,
-            outputs.expert_logits.argmax(-1),
-            outputs.global_logits.argmax(-1),
-            record,
-            len(batch.labels),
-        )
+        own = terms.total if share == 1 else terms.total * share
+        self.updater.scale(own).backward()  # type: ignore[no-untyped-call]
+        return terms.log, outputs.expert_logits.argmax(-1), outputs.global_logits.argmax(-1)
+
+    def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a batch without rows leaves: no gradient, terms of 0, no choices."""
+        experts = len(self.network.names)
+        terms = len(term_names(self.network.names, self.losses))
+        none = torch.empty((experts, 0), dtype=torch.int64, device=self.device)
+        log = torch.zeros(terms, dtype=self._log_dtype, device=self.device)
+        return log, none, none.new_empty(0)
+
+    @property
+    def _log_dtype(self) -> torch.dtype:
+        """Losses are of float32 at least, whatever autocast says."""
+        return torch.promote_types(self.updater.flat.dtype, torch.float32)
+
+    @cached_property
+    def _running_statistics(self) -> RunningStatistics:
+        return RunningStatistics(self.network)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

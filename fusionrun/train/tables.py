@@ -65,7 +65,7 @@ class Table:
         return len(self.labels)
 
     def batch(self, indices: Tensor) -> Batch:
-        """The rows of a batch: `indices` (B,), int64, on the table's device."""
+        """The rows of a batch: `indices` (B,), int64, on the table's device. B may be 0."""
         taken = self.matrix.index_select(0, indices)
         return Batch(self._inputs(taken), self.labels.index_select(0, indices))
 
@@ -77,7 +77,7 @@ class Table:
 
     def _inputs(self, taken: Tensor) -> list[Tensor]:
         return [
-            taken[:, slot.start : slot.stop].view(-1, *slot.shape)
+            taken[:, slot.start : slot.stop].view(len(taken), *slot.shape)
             if len(slot.shape) > 1
             else taken[:, slot.start : slot.stop]
             for slot in self.slots

@@ -4,6 +4,8 @@ All trainable parameters lie in one stretch of memory, component after component
 gradients in another of the same layout; the modules' parameters are views into them. So a step
 takes a handful of calls whatever the number of layers: one norm for each clip group, one
 multiplication, one optimizer call for all components that share rate and decay, one zeroing.
+With several ranks there is one call more, before all that: the sum of the gradients that step
+now, over the ranks. What waits in a window is summed once, when the window closes.
 
 Owns that memory, the optimizer's moments and the loss scale of float16. Never reads a value back
 from the device and never decides a rate. Results equal those of plain `torch.optim` with a
@@ -26,6 +28,7 @@ from fusionrun.errors import TrainingError
 from fusionrun.train.buffers import ClipGroup, ComponentBuffer, common_type, lay_out
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.norms import NormSummary, StepRecord, summary
+from fusionrun.train.ranks import SINGLE, Ranks
 
 __all__ = [
     "OptimizerSettings",
@@ -111,6 +114,9 @@ class Updater:
         weight_decay: by component name.
         accumulation: batches in a full window, at least 1.
         loss_scale: for float16; `backward` is then called on the loss times its value.
+        ranks: those that train together. Each calls `backward` on its own part of the batch's
+            loss, parts that add up to the whole, and all call `after_backward` alike; norms,
+            steps and weights are then the same on all. They must begin with the same weights.
 
     Raises:
         ValueError: components, groups and decays do not match, two components share a parameter,
@@ -125,6 +131,7 @@ class Updater:
         weight_decay: Mapping[str, float],
         accumulation: int = 1,
         loss_scale: LossScale | None = None,
+        ranks: Ranks = SINGLE,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
@@ -136,6 +143,7 @@ class Updater:
         self._weight_decay = dict(weight_decay)
         self._accumulation = accumulation
         self._loss_scale = loss_scale
+        self.ranks = ranks
         self._pending = 0
         self._calls: list[_Call] = []
         self.buffers = lay_out(components, ordered)
@@ -234,6 +242,7 @@ class Updater:
         Raises:
             TrainingError: no rates were set; or, at the epoch's end, a parameter has left the
                 updater's memory.
+            RankError: another rank was lost.
         """
         if not self._calls and self.groups:
             raise TrainingError("the updater has no learning rates: call set_rates() first")
@@ -248,6 +257,8 @@ class Updater:
         return record
 
     def _step(self, due: _Due, closes: bool) -> StepRecord:
+        # An overflow on one rank is one in the sum, so that all of them leave the step out.
+        self.ranks.sum_(due.whole)
         norms, overflowed = self._clip(due)
         for call in self._calls:
             if closes or not call.waits:
@@ -353,7 +364,17 @@ class Updater:
             window's batches and the loss scale. They are views, to be copied before the next
             step. A component's layout is that of its trainable parameters in order, each on a
             64-byte boundary.
+
+        Raises:
+            TrainingError: within a window of several ranks, each of which then holds a part of
+                the gradient that the others do not know.
         """
+        if self._pending and self.ranks.size > 1 and any(map(self._waits, self.groups)):
+            raise TrainingError(
+                f"the updater's state was asked for within a window, {self._pending} of "
+                f"{self._accumulation} batches in, on one of {self.ranks.size} ranks. "
+                "Ask where pending_batches is 0"
+            )
         self._keep_steps()
         state: dict[str, dict[str, Tensor]] = {}
         for group in self.groups:

@@ -1,0 +1,154 @@
+"""Checkpoints on disk: each either whole, down to its last byte, or not there.
+
+A checkpoint is a directory `step-000000123` of files and a manifest with every file's SHA-256 and
+one of its own content. It is written aside, flushed to disk, the manifest last, and renamed. A
+reader takes the bytes only together with their hash. This module knows nothing of what the files
+hold, and imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fusionrun.store import atomic
+from fusionrun.store.layout import MANIFEST
+
+__all__ = [
+    "Checkpoint",
+    "Damaged",
+    "list_checkpoints",
+    "remove_checkpoints",
+    "save_checkpoint",
+]
+
+FORMAT: Final = 1
+
+_NAME: Final = re.compile(r"step-(\d{9,})")
+# What a killed `save_checkpoint` leaves: see `atomic.replace_directory`.
+_UNFINISHED: Final = re.compile(r"\.step-\d{9,}\.(tmp|old)-[0-9a-f]+")
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was saved. It is passed over, so this never reaches a user alone."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, nothing of it read yet.
+
+    Attributes:
+        path: its directory.
+        step: steps that the run had taken.
+    """
+
+    path: Path
+    step: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in events and messages."""
+        return self.path.name
+
+    def read(self) -> dict[str, bytes]:
+        """Every file's content by name, each proved to be what was saved.
+
+        Raises:
+            Damaged: anything is missing, unreadable or other than it was written.
+        """
+        files = self._manifest()["files"]
+        try:
+            return {name: self._content(name, record["sha256"]) for name, record in files.items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise Damaged(f"{MANIFEST} has another shape: {error!r}") from error
+
+    def _manifest(self) -> Mapping[str, Any]:
+        try:
+            raw = json.loads(_read(self.path / MANIFEST))
+            content = {key: value for key, value in raw.items() if key != "sha256"}
+            sound = raw["sha256"] == _digest(content)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise Damaged(f"{MANIFEST} is not what was written: {error!r}") from error
+        if not sound:
+            raise Damaged(f"{MANIFEST} does not match its own sha256")
+        if content["format"] != FORMAT:
+            raise Damaged(f"{MANIFEST} has format {content['format']!r}, expected {FORMAT}")
+        return content
+
+    def _content(self, name: str, expected: str) -> bytes:
+        content = _read(self.path / name)
+        got = hashlib.sha256(content).hexdigest()
+        if got != expected:
+            raise Damaged(f"{name}: sha256 {got[:12]}…, expected {expected[:12]}…")
+        return content
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """All that lie in `folder`, the newest first, whole or not; none where there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = [(int(match[1]), name) for name in names if (match := _NAME.fullmatch(name))]
+    return [Checkpoint(folder / name, step) for step, name in sorted(found, reverse=True)]
+
+
+def save_checkpoint(folder: Path, step: int, files: Iterable[tuple[str, bytes]]) -> Checkpoint:
+    """Writes a checkpoint, in place of one of the same step.
+
+    Args:
+        folder: `RunLayout.checkpoints`; created where it is not there.
+        step: steps taken.
+        files: name and content of each; drawn one at a time, so that not all need be in memory.
+
+    Raises:
+        OSError: what the file system says; nothing has changed then.
+    """
+    checkpoint = Checkpoint(folder / f"step-{step:09d}", step)
+
+    def fill(aside: Path) -> None:
+        records = {name: _write(aside / name, content) for name, content in files}
+        manifest = {"format": FORMAT, "step": step, "files": records}
+        atomic.write_json(aside / MANIFEST, {**manifest, "sha256": _digest(manifest)})
+
+    atomic.replace_directory(checkpoint.path, fill)
+    return checkpoint
+
+
+def remove_checkpoints(folder: Path, keep: Collection[Checkpoint] = ()) -> None:
+    """Removes all but `keep`, and what killed saves have left; the folder too where none stay.
+
+    What cannot be removed stays: it costs room and nothing else.
+    """
+    kept = {checkpoint.name for checkpoint in keep}
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for name in os.listdir(folder):
+        if name not in kept and (_NAME.fullmatch(name) or _UNFINISHED.fullmatch(name)):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    with path.open("xb") as file:
+        file.write(content)
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror or error}") from error
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

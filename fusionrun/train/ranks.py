@@ -1,0 +1,442 @@
+"""The processes of one run: which one this is, and the few things they do together.
+
+Owns the process group, the timeout, and the words in which a lost rank is told. Decides nothing
+about training. A run of one process never touches torch.distributed: `SINGLE` answers at once.
+
+Every method but `share` is collective: all ranks call it, in the same order, or those that do
+wait for the others until the timeout. What the ranks say to each other on the CPU (`any`,
+`from_first`) goes through gloo; what they sum on a GPU goes through nccl, in the order of the
+device's own work, without the host waiting.
+
+How the epochs use it:
+
+- The order of an epoch's rows is the same on all ranks (`epoch_order`). Of each batch
+  `(start, stop)` a rank takes `own = ranks.share(start, stop)`, and calls
+  `step(table.batch(order[own[0]:own[1]]), last_in_epoch, batch_rows=stop - start)`.
+  An empty share is a step like any other: it must be taken, the others wait for it.
+- Validation is the same on all ranks, since weights and BatchNorm's running statistics are: let
+  each evaluate the whole split, or rank 0 alone and hand on the score by `from_first`.
+- A `StepLog` holds the rank's own rows only. Once an epoch: sum `terms * samples` and `samples`
+  over the own logs, hits over the own labels, `ranks.sum_` them, divide. Losses are then those of
+  the whole batches. Norms are equal on all ranks already and are never summed.
+- A stop is agreed by `ranks.any(stop.requested)`, at step boundaries that are the same on all
+  ranks: every one, or those that `from_first` has named.
+- Whatever one rank alone knows (the clock, a file, the best score) and all act upon goes through
+  `ranks.from_first`, as does "the file is written": a rank that must wait for rank 0's file asks
+  for a value that rank 0 gives once it is there.
+- Files of the run are written by rank 0 alone, but for `record_error`.
+- A checkpoint is taken where `updater.pending_batches` is 0: within a window each rank holds its
+  own part of the experts' gradient, and `Updater.state_dict` refuses.
+- Dropout draws from each rank's own generator: seed it by rank too, or all ranks drop the same;
+  a checkpoint holds the generators' states of all ranks (`from_each`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import socket
+import struct
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fusionrun.errors import TrainingError, UserError
+from fusionrun.store.atomic import write_json
+from fusionrun.store.layout import RunLayout
+
+__all__ = [
+    "SINGLE",
+    "RankError",
+    "RankPlace",
+    "Ranks",
+    "forget_errors",
+    "join_ranks",
+    "rank_place",
+    "record_error",
+]
+
+TIMEOUT_VARIABLE: Final = "FUSIONRUN_RANK_TIMEOUT_S"
+DEFAULT_TIMEOUT_S: Final = 600.0
+
+_SIOCGIFADDR: Final = 0x8915
+"""Linux: an interface's IPv4 address (netdevice(7))."""
+
+T = TypeVar("T")
+
+
+class RankError(TrainingError):
+    """The ranks could not come together, or one of them was lost. Seldom the first cause."""
+
+
+class RankPlace(NamedTuple):
+    """What the launcher told this process about itself and the others.
+
+    Attributes:
+        rank: counted from 0 over all nodes.
+        size: how many processes the run has.
+        local_rank: counted from 0 on this node.
+        address: where rank 0 listens; empty for a single process.
+        port: likewise.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    address: str = ""
+    port: str = ""
+
+    def describe(self) -> str:
+        """In the words of an error: which, of how many, where, and the meeting point."""
+        where = f" (rendezvous {self.address}:{self.port})" if self.address else ""
+        return f"rank {self.rank} of {self.size} on {socket.gethostname()}{where}"
+
+
+class Ranks:
+    """The processes that train one run together; by itself a single one.
+
+    Made by `join_ranks`, and closed by whoever made it.
+
+    Args:
+        place: this process among them.
+    """
+
+    def __init__(self, place: RankPlace = RankPlace()) -> None:  # noqa: B008 (an immutable value)
+        self._place = place
+        self._broken = False
+
+    @property
+    def rank(self) -> int:
+        """This process, counted from 0."""
+        return self._place.rank
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self._place.size
+
+    @property
+    def local_rank(self) -> int:
+        """This process on its node, counted from 0."""
+        return self._place.local_rank
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes what the run leaves behind."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on at least one rank; the same answer on all. Also a barrier.
+
+        Raises:
+            RankError: another rank ended, or did not come within the timeout.
+        """
+        if self.size == 1:
+            return flag
+        raised = torch.tensor(int(flag))
+        with self._named("agreeing on a stop"):
+            dist.all_reduce(raised, dist.ReduceOp.MAX)
+        return bool(raised.item())
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Replaces `tensor`, of one shape on all ranks, by its sum over them, in place.
+
+        All ranks get the same bits.
+
+        Raises:
+            RankError: another rank ended, or did not come within the timeout.
+        """
+        if self.size == 1:
+            return
+        with self._named(f"summing {tensor.numel()} numbers"):
+            dist.all_reduce(tensor, dist.ReduceOp.SUM)
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's `value`, on all ranks; what the others pass is not looked at.
+
+        Args:
+            value: what JSON can carry: None, a truth value, text, numbers (not finite ones too),
+                lists and mappings of those. Of several ranks a tuple comes back as a list.
+
+        Raises:
+            RankError: another rank ended, or did not come within the timeout.
+            TypeError: rank 0's value is not of that kind.
+        """
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_first else b""
+        length = torch.tensor(len(text))
+        with self._named("handing on a value of rank 0"):
+            dist.broadcast(length, 0)
+            letters = torch.empty(int(length.item()), dtype=torch.uint8)
+            if self.is_first:
+                letters = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            dist.broadcast(letters, 0)
+        received: T = json.loads(letters.numpy().tobytes())
+        return received
+
+    def from_each(self, value: T) -> list[T]:
+        """The values of all ranks, in their order, on all ranks: such as what rank 0 is to save.
+
+        Args:
+            value: as for `from_first`.
+
+        Raises:
+            RankError: another rank ended, or did not come within the timeout.
+            TypeError: this rank's value is not of that kind.
+        """
+        if self.size == 1:
+            return [value]
+        text = json.dumps(value).encode()
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(text)
+        with self._named("bringing the ranks' values together"):
+            dist.all_reduce(lengths, dist.ReduceOp.SUM)
+            rows = torch.zeros(self.size, int(lengths.max()), dtype=torch.uint8)
+            rows[self.rank, : len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+            dist.all_reduce(rows, dist.ReduceOp.SUM)
+        return [
+            json.loads(row[:length].numpy().tobytes())
+            for row, length in zip(rows, lengths.tolist(), strict=True)
+        ]
+
+    def share(self, start: int, stop: int) -> tuple[int, int]:
+        """This rank's rows of the batch `start` to `stop`.
+
+        The shares are contiguous, in the order of the ranks, and differ by at most one row; rank
+        0's is never smaller than another. A batch with fewer rows than ranks leaves some empty.
+        """
+        rows, longer = divmod(stop - start, self.size)
+        first = start + self.rank * rows + min(self.rank, longer)
+        return first, first + rows + (self.rank < longer)
+
+    def close(self) -> None:
+        """Leaves the group. Every rank may do so at its own time."""
+        # After a failure nccl would wait for the lost rank; the process's end closes it as well.
+        if self.size > 1 and dist.is_initialized() and not self._broken:
+            dist.destroy_process_group()
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # gloo, nccl and the store have no narrower one
+            self._broken = True
+            raise RankError(_lost(self._place, what, error)) from error
+
+
+SINGLE: Final = Ranks()
+"""One process, no group."""
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Joins the processes that this one was started with; `SINGLE` where there are no others.
+
+    On a GPU it also makes this rank's own one torch's current device, so that "cuda" means it.
+
+    Args:
+        device: where training will be. "cuda" sums by nccl, everything else by gloo.
+
+    Raises:
+        UserError: what the launcher left in the environment makes no sense.
+        RankError: the others were not all there within FUSIONRUN_RANK_TIMEOUT_S seconds (600 by
+            default), or the rendezvous address is out of reach or taken.
+    """
+    place = rank_place(os.environ)
+    if place.size == 1:
+        return SINGLE
+    timeout = timedelta(seconds=_timeout_s(os.environ))
+    own: torch.device | None = None
+    backend = "gloo"
+    if device.type == "cuda":
+        own = torch.device("cuda", place.local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(own)
+        backend = "cpu:gloo,cuda:nccl"
+    _name_interface(place.address)
+    try:
+        dist.init_process_group(
+            backend,
+            init_method="env://",
+            rank=place.rank,
+            world_size=place.size,
+            timeout=timeout,
+            device_id=own,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RankError(_not_joined(place, timeout, error)) from error
+    return Ranks(place)
+
+
+def rank_place(environ: Mapping[str, str]) -> RankPlace:
+    """This process among those of the run, by what torchrun or srun says; joins nothing.
+
+    torchrun's RANK, WORLD_SIZE and LOCAL_RANK come first: srun may have started torchrun. Of
+    Slurm, a step's variables count (srun sets them); a batch script itself also has SLURM_PROCID
+    and SLURM_NTASKS and yet is one process, so those count only beside a MASTER_ADDR.
+
+    Raises:
+        UserError: a number is missing or impossible, or there are several ranks and no address.
+    """
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+    elif "SLURM_PROCID" in environ and "SLURM_NTASKS" in environ and "MASTER_ADDR" in environ:
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    else:
+        return RankPlace()
+    rank, size, local_rank = (_number(environ, name) for name in names)
+    if size < 1 or rank >= size:
+        raise UserError(
+            f"{names[0]}={rank} and {names[1]}={size}: expected a rank below the number of ranks"
+        )
+    if size == 1:
+        return RankPlace()
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not environ.get(name):
+            raise UserError(
+                f"rank {rank} of {size}: {name} is not set, so the ranks cannot find each other. "
+                "Fix: start them by `fusionrun submit` or torchrun; for one process, "
+                "ask srun for one task (-n 1)"
+            )
+    return RankPlace(rank, size, local_rank, environ["MASTER_ADDR"], environ["MASTER_PORT"])
+
+
+def record_error(
+    layout: RunLayout, ranks: Ranks | RankPlace, step: int | None, error: BaseException
+) -> None:
+    """Writes this rank's error beside those of the others; the earliest of them is the culprit.
+
+    Keeps the first: what fails afterwards, while the process ends, is a consequence. Never
+    raises: it is called while an error is being handled, which must not be hidden.
+
+    Args:
+        layout: the run's.
+        ranks: this process; where joining failed, `rank_place(os.environ)`.
+        step: steps taken; None before the first.
+        error: with its traceback.
+    """
+    path = layout.rank_error(ranks.rank)
+    record = {
+        "rank": ranks.rank,
+        "host": socket.gethostname(),
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "step": step,
+        "kind": type(error).__name__,
+        "error": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_json(path, record)
+
+
+def forget_errors(layout: RunLayout, ranks: Ranks | RankPlace) -> None:
+    """Removes what an earlier attempt recorded: an attempt's first act, before it joins.
+
+    Each rank removes its own, so that none takes away what another has just written; rank 0 also
+    those of ranks that there are no more.
+
+    Raises:
+        OSError: what the file system says.
+    """
+    layout.rank_error(ranks.rank).unlink(missing_ok=True)
+    if ranks.rank == 0:
+        present = {layout.rank_error(rank) for rank in range(ranks.size)}
+        pattern = layout.rank_error(0).name.replace("0", "*")
+        for path in set(layout.logs.glob(pattern)) - present:
+            path.unlink(missing_ok=True)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not text.isascii() or not text.isdecimal():
+        raise UserError(f"environment variable {name}: got {text!r}, expected a number from 0")
+    return int(text)
+
+
+def _timeout_s(environ: Mapping[str, str]) -> float:
+    text = environ.get(TIMEOUT_VARIABLE, str(DEFAULT_TIMEOUT_S))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < 1e7:
+        raise UserError(
+            f"environment variable {TIMEOUT_VARIABLE}: got {text!r}, expected seconds above 0"
+        )
+    return seconds
+
+
+def _name_interface(address: str) -> None:
+    """Tells gloo which interface leads to rank 0, unless the user has.
+
+    Left alone, gloo resolves the host's own name, and where that does not resolve it listens on
+    the loopback interface, where no other node finds it.
+    """
+    if "GLOO_SOCKET_IFNAME" not in os.environ and (name := _interface_towards(address)):
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _interface_towards(address: str) -> str | None:
+    """Name of the interface whose IPv4 address the system would speak to `address` from."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing: it only looks up the route
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    if own.startswith("127."):
+        own = "127.0.0.1"
+    return next((n for _, n in socket.if_nameindex() if _ipv4_of(n) == own), None)
+
+
+def _ipv4_of(interface: str) -> str | None:
+    request = struct.pack("256s", interface.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, request)
+        except OSError:  # it has none
+            return None
+    return socket.inet_ntoa(answer[20:24])
+
+
+def _lost(place: RankPlace, what: str, error: Exception) -> str:
+    return (
+        f"{place.describe()}: {what} failed: {_first_line(error)}. "
+        "Another rank has ended or hangs. Fix: look at the earliest rank error in the run's logs; "
+        "where only this rank left one, another was killed (memory, node, scancel). "
+        "If ranks are only slow, "
+        f"raise {TIMEOUT_VARIABLE}"
+    )
+
+
+def _not_joined(place: RankPlace, timeout: timedelta, error: Exception) -> str:
+    reason = _first_line(error)
+    if "EADDRINUSE" in reason or "already in use" in reason:
+        fix = "the port is taken: start the job again, it will choose another"
+    elif place.rank == 0:
+        fix = "the other ranks did not come: look at their errors and at the launcher's log"
+    else:
+        fix = (
+            "rank 0 did not answer there: look at its error first, then whether this node "
+            "reaches that address and port"
+        )
+    return (
+        f"{place.describe()}: joining the other ranks failed, "
+        f"with {timeout.total_seconds():g} s for it: {reason}. "
+        f"Fix: {fix}; {TIMEOUT_VARIABLE} sets how long to wait"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(". ")

@@ -1,0 +1,120 @@
+"""Checkpoints on disk: whole or not there, and only proved bytes come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fusionrun.store.checkpoints import (
+    Checkpoint,
+    Damaged,
+    list_checkpoints,
+    remove_checkpoints,
+    save_checkpoint,
+)
+
+FILES = {"weights": b"w" * 1000, "place.json": b'{"epoch": 3}', "empty": b""}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "checkpoints"
+
+
+@pytest.fixture
+def saved(folder: Path) -> Checkpoint:
+    return save_checkpoint(folder, 123, FILES.items())
+
+
+def steps(folder: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in list_checkpoints(folder)]
+
+
+def test_what_was_saved_comes_back_byte_for_byte(saved: Checkpoint) -> None:
+    assert saved.name == "step-000000123"
+    assert saved.read() == FILES
+
+
+def test_the_newest_comes_first_also_beyond_nine_digits(folder: Path) -> None:
+    for step in (20, 3, 10**9, 100):
+        save_checkpoint(folder, step, FILES.items())
+    assert steps(folder) == [10**9, 100, 20, 3]
+
+
+def test_no_folder_holds_no_checkpoints(folder: Path) -> None:
+    assert list_checkpoints(folder) == []
+
+
+def test_what_is_no_checkpoint_is_not_listed(saved: Checkpoint, folder: Path) -> None:
+    for name in ("step-12", "step-000000124.old", ".step-000000125.tmp-0a1b2c3d4e5f", "notes"):
+        (folder / name).mkdir()
+    assert steps(folder) == [123]
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("harm", ["flipped", "longer", "missing"])
+def test_any_harm_to_any_file_is_noticed(name: str, harm: str, saved: Checkpoint) -> None:
+    path = saved.path / name
+    content = bytearray(path.read_bytes())
+    if harm == "missing":
+        path.unlink()
+    elif harm == "longer" or not content:
+        path.write_bytes(content + b" {")
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(Damaged, match=name):
+        saved.read()
+
+
+def test_a_manifest_of_another_format_is_refused(saved: Checkpoint) -> None:
+    from fusionrun.store.checkpoints import _digest
+
+    path = saved.path / "manifest.json"
+    manifest = {**json.loads(path.read_text()), "format": 99}
+    del manifest["sha256"]
+    path.write_text(json.dumps({**manifest, "sha256": _digest(manifest)}))
+    with pytest.raises(Damaged, match="format 99, expected 1"):
+        saved.read()
+
+
+def test_a_save_that_fails_leaves_what_was_there(saved: Checkpoint, folder: Path) -> None:
+    def files() -> Iterator[tuple[str, bytes]]:
+        yield "weights", b"new"
+        raise OSError("no space left")
+
+    for step in (123, 124):
+        with pytest.raises(OSError, match="no space left"):
+            save_checkpoint(folder, step, files())
+    assert [path.name for path in folder.iterdir()] == [saved.name]
+    assert saved.read() == FILES
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(saved: Checkpoint, folder: Path) -> None:
+    save_checkpoint(folder, 123, [("weights", b"new")])
+    assert saved.read() == {"weights": b"new"}
+
+
+def test_all_but_the_kept_are_removed_and_leftovers_of_killed_saves_too(folder: Path) -> None:
+    kept = [save_checkpoint(folder, step, FILES.items()) for step in (1, 2, 3)][1:]
+    (folder / ".step-000000004.tmp-0a1b2c3d4e5f").mkdir()
+    (folder / "notes").mkdir()
+    remove_checkpoints(folder, keep=kept)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "notes",
+        "step-000000002",
+        "step-000000003",
+    ]
+
+
+def test_where_none_is_kept_the_folder_goes(saved: Checkpoint, folder: Path) -> None:
+    remove_checkpoints(folder)
+    assert not folder.exists()
+
+
+def test_removing_from_a_folder_that_is_not_there_is_no_error(folder: Path) -> None:
+    remove_checkpoints(folder)
+    assert not folder.exists()

@@ -1,0 +1,256 @@
+"""What the rank tests run in processes of their own: each function here is one rank's part.
+
+`together` starts them from a fork server that has imported torch once, so that a rank costs a
+fork and not an import.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fusionrun.data.load import load_data
+from fusionrun.errors import FusionrunError
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
+from fusionrun.slurm.rendezvous import meeting_port
+from fusionrun.store.layout import RunLayout
+from fusionrun.train.assemble import loss_settings, make_network, make_updater
+from fusionrun.train.buffers import ClipGroup
+from fusionrun.train.ranks import (
+    SINGLE,
+    RankError,
+    Ranks,
+    join_ranks,
+    rank_place,
+    record_error,
+)
+from fusionrun.train.running_statistics import RunningStatistics
+from fusionrun.train.step import Step
+from fusionrun.train.tables import Table, epoch_order, spans
+from fusionrun.train.updates import OptimizerSettings, Updater
+
+CPU = torch.device("cpu")
+RECIPE = Path(__file__).parents[2] / "recipes" / "handwritten-digits.yaml"
+SETTINGS = [
+    "training.device=cpu",
+    "knowledge_transfer.expert_gradient_accumulation=2",
+    "knowledge_transfer.knowledge_distillation_weight=0.1",
+    "fusion.dropout=0.0",
+]
+CONVOLUTIONS = """
+version: 1
+name: convolutions
+seed: 0
+data:
+  source: npz
+  path: package:handwritten_digits
+  label: label
+  split: {train: 0.6, val: 0.2, test: 0.2, stratify: true, seed: 0}
+experts:
+  pixels: {model: cnn, view: pixel_averages, shape: [15, 16], channels: [4], features: 8}
+  moments: {model: mlp, view: zernike, hidden: [8], features: 8}
+fusion: {type: simpleAddition, dropout: 0.0}
+training: {device: cpu, optimizer: {type: SGD}}
+"""
+Part = Callable[[Path], Any]
+
+_port_seeds = count(os.getpid() * 31)
+
+
+def together(
+    part: Part, folder: Path, size: int = 2, only: int | None = None, **environment: str
+) -> tuple[list[int | None], list[Any]]:
+    """Run a part on every rank, or on `only` one; returns exit codes, and what each left."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    port = meeting_port({"SLURM_JOB_ID": str(next(_port_seeds))})
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    shared |= {"FUSIONRUN_RANK_TIMEOUT_S": "60", **environment}
+    ranks = range(size) if only is None else [only]
+    processes = [
+        context.Process(
+            target=_enter,
+            args=(part, folder, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}),
+        )
+        for rank in ranks
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    found = [folder / f"{rank}.pt" for rank in ranks]
+    return (
+        [process.exitcode for process in processes],
+        [torch.load(path, weights_only=True) if path.exists() else None for path in found],
+    )
+
+
+def _enter(part: Part, folder: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    try:
+        left = part(folder)
+    except FusionrunError as error:
+        left = {"error": str(error), "kind": type(error).__name__}
+    torch.save(left, folder / f"{os.environ['RANK']}.pt")
+
+
+def collectives(_: Path) -> dict[str, Any]:
+    """Every method once."""
+    ranks = join_ranks(CPU)
+    numbers = torch.tensor([1.0, 10.0], dtype=torch.float64) * (ranks.rank + 1)
+    ranks.sum_(numbers)
+    norm = nn.BatchNorm1d(2)
+    untouched = nn.BatchNorm1d(1)
+    assert norm.running_mean is not None
+    assert untouched.running_mean is not None
+    assert norm.num_batches_tracked is not None
+    norm.running_mean.fill_(ranks.rank + 1)
+    norm.num_batches_tracked.fill_(7 - ranks.rank)
+    untouched.running_mean.fill_(1 / 3)
+    statistics = RunningStatistics(nn.Sequential(norm, untouched))
+    statistics.average(ranks, 1 / 3 if ranks.rank else 2 / 3)
+    left = {
+        "identity": [ranks.rank, ranks.size, ranks.local_rank, ranks.is_first],
+        "any": [
+            ranks.any(False),
+            ranks.any(ranks.rank == 0),
+            ranks.any(ranks.rank == 1),
+            ranks.any(True),
+        ],
+        "from_first": ranks.from_first({"rank": ranks.rank, "text": "é" * 3, "none": None}),
+        "from_first_inf": ranks.from_first(float("inf") if ranks.is_first else 0.0),
+        "from_each": ranks.from_each(["x" * ranks.rank, ranks.rank]),
+        "sum": numbers,
+        "running_mean": norm.running_mean,
+        "num_batches_tracked": int(norm.num_batches_tracked),
+        "untouched": untouched.running_mean,
+    }
+    ranks.close()
+    return left
+
+
+def epoch_alone(batch_size: int) -> dict[str, Any]:
+    """An epoch on one rank with whole batches."""
+    return _epoch(SINGLE, batch_size)
+
+
+def epoch_128(_: Path) -> dict[str, Any]:
+    """An epoch on this rank; 1,200 rows: the last batch has 48."""
+    return _epoch(join_ranks(CPU), 128)
+
+
+def epoch_109(_: Path) -> dict[str, Any]:
+    """An epoch on this rank; 1,200 rows: odd batches, the last of one row, and an open window."""
+    return _epoch(join_ranks(CPU), 109)
+
+
+def _epoch(ranks: Ranks, batch_size: int) -> dict[str, Any]:
+    """One epoch in float64 as `Epochs` goes about it; losses are summed over the ranks."""
+    step, table, seed = _begin(ranks, RECIPE, *SETTINGS)
+    order = epoch_order(len(table), seed, 0, CPU)
+    logs, sizes = [], []
+    for start, stop in spans(len(table), batch_size):
+        first, end = ranks.share(start, stop)
+        logs.append(step(table.batch(order[first:end]), stop == len(order), stop - start))
+        sizes.append(stop - start)
+    losses = torch.stack([log.terms * log.samples for log in logs])
+    ranks.sum_(losses)
+    ranks.close()
+    return {
+        "losses": losses / torch.tensor(sizes)[:, None],
+        "norms": torch.cat([log.record.norms for log in logs if log.record]),
+        "weights": step.updater.flat,
+        "samples": [log.samples for log in logs],
+    }
+
+
+def _begin(ranks: Ranks, recipe: Path, *settings: str) -> tuple[Step, Table, int]:
+    """A recipe's step and training table in float64, and its seed."""
+    plan = make_plan(read_recipe(recipe, settings), recipe.parent)
+    rows = load_data(plan.settings.data, plan.data)["train"]
+    network = make_network(plan, rows)
+    views = {name: expert.view for name, expert in plan.settings.experts.items()}
+    table = Table(rows, network.experts_by_name, views, CPU)
+    table.matrix = table.matrix.double()
+    network.double()
+    updater = make_updater(plan, network.components(), CPU, ranks)
+    updater.set_rates({name: c.rates[0] for name, c in plan.components.items()})
+    return Step(network, updater, loss_settings(plan), "float32", CPU), table, plan.seed
+
+
+def convolutions(folder: Path) -> dict[str, Any]:
+    """Two steps of a CNN; the second batch leaves rank 1 without a row."""
+    ranks = join_ranks(CPU)
+    recipe = folder / f"{ranks.rank}.yaml"
+    recipe.write_text(CONVOLUTIONS)
+    step, table, _ = _begin(ranks, recipe)
+    samples = []
+    for stop, size in ((5, 5), (6, 1)):
+        first, end = ranks.share(stop - size, stop)
+        samples.append(step(table.batch(torch.arange(first, end)), stop == 6, size).samples)
+    ranks.close()
+    state = step.network.state_dict()
+    return {"samples": samples, "state": {name: t.clone() for name, t in state.items()}}
+
+
+def open_window(_: Path) -> Any:
+    """Ask for the updater's state where each rank holds a part of the gradient."""
+    ranks = join_ranks(CPU)
+    updater, parts = small_updater(ranks)
+    parts["experts.a"](torch.ones(1, 2)).sum().backward()
+    updater.after_backward()
+    updater.state_dict()
+
+
+def small_updater(ranks: Ranks) -> tuple[Updater, dict[str, nn.Module]]:
+    """Two batches in a window, and nothing that steps at every batch."""
+    parts: dict[str, nn.Module] = {"experts.a": nn.Linear(2, 2)}
+    groups = [ClipGroup("experts.a", ("experts.a",), 1.0, accumulates=True)]
+    decay = {"experts.a": 0.0}
+    updater = Updater(parts, groups, OptimizerSettings("SGD"), decay, 2, ranks=ranks)
+    updater.set_rates({"experts.a": 0.1})
+    return updater, parts
+
+
+def one_is_killed(folder: Path) -> None:
+    """Rank 1 dies as by the kernel's hand; rank 0 goes on, and records what becomes of it."""
+    ranks = join_ranks(CPU)
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _goes_on(ranks, folder)
+
+
+def one_hangs(folder: Path) -> None:
+    """Rank 1 stays away for longer than rank 0 waits."""
+    ranks = join_ranks(CPU)
+    if ranks.rank == 1:
+        waited_for = RunLayout(folder).rank_error(0)
+        deadline = time.monotonic() + 60
+        while not waited_for.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return
+    _goes_on(ranks, folder)
+
+
+def _goes_on(ranks: Ranks, folder: Path) -> None:
+    try:
+        ranks.sum_(torch.ones(1000))
+    except RankError as error:
+        record_error(RunLayout(folder), rank_place(os.environ), 12, error)
+        raise
+    finally:
+        ranks.close()

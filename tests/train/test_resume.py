@@ -1,0 +1,454 @@
+"""A run that was killed, stopped or interrupted goes on, and ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fusionrun.errors import DataError, TrainingError
+from fusionrun.job import main
+from fusionrun.launch import prepare
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
+from fusionrun.store.checkpoints import list_checkpoints
+from fusionrun.store.components import verify
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import read_status
+from fusionrun.train import job
+from tests.train.scripted_job import Script, obeyed, started
+
+# 160 training rows in batches of 32: five steps an epoch. Windows of three batches: an epoch is
+# one of three and one of two, so that steps 6 and 7 are in mid-window. Dropout draws.
+RECIPE = """\
+version: 1
+name: small
+preset: tuned
+data:
+  source: npz
+  path: package:handwritten_digits
+  label: label
+  split: {train: 0.08, val: 0.3, test: 0.62}
+experts:
+  fourier: {model: mlp, view: fourier, hidden: [16], features: 16, dropout: 0.1}
+  zernike: {model: mlp, view: zernike, hidden: [], features: 16}
+fusion: {type: concatenation, dropout: 0.2}
+knowledge_transfer: {expert_gradient_accumulation: 3, knowledge_distillation_weight: 0.1}
+training: {epochs: 5, batch_size: 32, device: cpu}
+"""
+STEPS = 25
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _numerics() -> Iterator[None]:
+    """A job pins the whole process; other tests get it back as it was."""
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+
+
+def prepared(folder: Path, *settings: str, recipe: str = RECIPE) -> RunLayout:
+    path = folder / "small.yaml"
+    path.write_text(recipe)
+    source = read_recipe(path, list(settings))
+    plan = make_plan(source, folder / "runs")
+    return prepare(plan, source.text, folder / "runs", new=True).layout
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def events(layout: RunLayout, name: str) -> list[dict[str, Any]]:
+    return [line for line in lines_of(layout.events) if line["event"] == name]
+
+
+def outcome(layout: RunLayout) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(layout.outcome.read_text())
+    return content
+
+
+def result(layout: RunLayout) -> dict[str, Any]:
+    """Everything that an undisturbed run decides: component files, metrics, results."""
+    verify(layout.components("best"))
+    verify(layout.components("last"))
+    clock = {"seconds", "samples_per_s"}
+    files = {
+        str(path.relative_to(layout.root)): path.read_bytes()
+        for path in layout.all_components.rglob("*.*")
+        if path.is_file()
+    }
+    metrics = [
+        {k: v for k, v in line.items() if k not in clock} for line in lines_of(layout.metrics)
+    ]
+    return {**files, "metrics": metrics, "results": layout.results.read_bytes()}
+
+
+def run(layout: RunLayout, script: Script = Script()) -> str:  # noqa: B008
+    with obeyed(script, layout):
+        return job.run(layout)
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    layout = prepared(tmp_path_factory.mktemp("undisturbed"))
+    assert job.run(layout) == "completed"
+    assert read_status(layout).step == STEPS
+    return result(layout)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    return prepared(tmp_path)
+
+
+# --- killed ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("saved", [7, 9], ids=lambda step: f"saved at {step}")
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_bits(
+    saved: int, layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    assert started(layout, Script(saves=(3, saved), kill=saved + 2)) == [-signal.SIGKILL]
+    assert not layout.outcome.exists()
+    assert read_status(layout).state == "running"
+    assert started(layout) == [0]
+    assert [line["resumed_from"] for line in events(layout, "started")] == [None, saved]
+    assert result(layout) == undisturbed
+
+
+def test_a_run_killed_during_a_save_goes_on_from_the_one_before(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    script = Script(saves=(4, 8), kill_in_save=12)
+    assert started(layout, script) == [-signal.SIGKILL]
+    (unfinished,) = layout.checkpoints.glob(".step-000000012.tmp-*")
+    assert any(unfinished.iterdir())
+    assert started(layout, Script(saves=(10,), kill=11)) == [-signal.SIGKILL]
+    assert not unfinished.exists()
+    assert started(layout) == [0]
+    assert [line["resumed_from"] for line in events(layout, "started")] == [None, 8, 10]
+    assert result(layout) == undisturbed
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again_and_has_every_epoch_once(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    assert started(layout, Script(kill=17)) == [-signal.SIGKILL]
+    assert len(lines_of(layout.metrics)) == 3
+    assert started(layout) == [0]
+    assert result(layout) == undisturbed
+
+
+def test_a_run_killed_from_outside_at_any_moment_goes_on(tmp_path: Path) -> None:
+    layout = prepared(tmp_path, "training.epochs=400")
+    command = [sys.executable, "-m", "fusionrun.job", str(layout.root)]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "FUSIONRUN_CHECKPOINT_S": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: len(list_checkpoints(layout.checkpoints)) == 2)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    reached = list_checkpoints(layout.checkpoints)[0].step
+    assert run(layout, Script(stop=reached + 3)) == "stopped"
+    assert events(layout, "started")[1]["resumed_from"] == reached > 0
+    assert [line["epoch"] for line in lines_of(layout.metrics)] == list(range((reached + 3) // 5))
+
+
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.02)
+
+
+# --- asked to stop --------------------------------------------------------------------------
+
+
+def test_a_stop_request_in_mid_epoch_ends_with_zero_and_the_run_goes_on_to_the_same_bits(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    assert started(layout, Script(stop=13)) == [0]
+    assert outcome(layout)["outcome"] == "stopped"
+    assert outcome(layout)["reason"] == "time_limit"
+    assert (outcome(layout)["attempt"], outcome(layout)["step"]) == (1, 13)
+    assert not layout.stop_request.exists()
+    status = read_status(layout)
+    assert (status.state, status.epoch, status.step) == ("stopped", 2, 13)
+    assert events(layout, "stopped") == [
+        {**events(layout, "stopped")[0], "reason": "time_limit", "step": 13}
+    ]
+    verify(layout.components("best"))
+    assert started(layout) == [0]
+    assert result(layout) == undisturbed
+    assert (outcome(layout)["outcome"], outcome(layout)["attempt"]) == ("completed", 2)
+
+
+def test_a_run_stopped_before_every_step_goes_on_to_the_same_bits(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    for step in range(STEPS):
+        assert run(layout, Script(stop=step)) == "stopped"
+    assert run(layout) == "completed"
+    assert [line["resumed_from"] for line in events(layout, "started")] == [None, *range(STEPS)]
+    assert result(layout) == undisturbed
+
+
+def test_a_run_that_stops_where_it_went_on_from_saves_nothing_twice(layout: RunLayout) -> None:
+    for _ in range(2):
+        assert run(layout, Script(stop=4)) == "stopped"
+    assert [line["step"] for line in events(layout, "checkpoint")] == [4]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [('{"reason": "cancel"}', "cancel"), ("", "cancel")]
+)
+def test_a_request_that_is_there_before_the_run_stops_it_at_its_first_step(
+    content: str, reason: str, layout: RunLayout
+) -> None:
+    layout.stop_request.write_text(content)
+    assert job.run(layout) == "stopped"
+    assert (outcome(layout)["reason"], outcome(layout)["step"]) == (reason, 0)
+
+
+def test_for_a_queued_job_term_is_a_request_however_often_it_comes(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    with obeyed(Script(signals=(8, signal.SIGTERM)), layout):
+        assert main([str(layout.root)]) == 0
+    assert (outcome(layout)["outcome"], outcome(layout)["reason"]) == ("stopped", "signal")
+    assert main([str(layout.root)]) == 0
+    assert result(layout) == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_interrupted_in_the_foreground_leaves_a_checkpoint(
+    number: int, layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run(layout, Script(signals=(12, number)))
+    assert read_status(layout).state == "interrupted"
+    assert (outcome(layout)["outcome"], outcome(layout)["reason"]) == ("stopped", "interrupt")
+    assert run(layout) == "completed"
+    assert result(layout) == undisturbed
+
+
+def test_for_a_queued_job_int_is_a_person(layout: RunLayout) -> None:
+    with obeyed(Script(signals=(3, signal.SIGINT)), layout):
+        assert main([str(layout.root)]) == 130
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [3]
+
+
+# --- damaged, foreign and old checkpoints ---------------------------------------------------
+
+
+def test_a_flipped_byte_in_the_newest_checkpoint_takes_the_one_before_and_says_so(
+    layout: RunLayout, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(layout, Script(saves=(6,), stop=11))
+    newest, before = list_checkpoints(layout.checkpoints)
+    damage(newest.path / "updater.safetensors")
+    assert run(layout) == "completed"
+    (skipped,) = events(layout, "checkpoint_skipped")
+    assert skipped["checkpoint"] == newest.name
+    assert "updater.safetensors: sha256" in skipped["why"]
+    assert f"checkpoint {newest.name} is skipped: updater.safetensors" in capsys.readouterr().out
+    assert events(layout, "started")[1]["resumed_from"] == before.step == 6
+    assert result(layout) == undisturbed
+
+
+def test_a_damaged_checkpoint_goes_once_a_whole_one_follows(layout: RunLayout) -> None:
+    run(layout, Script(saves=(6,), stop=11))
+    damage(list_checkpoints(layout.checkpoints)[0].path / "weights.safetensors")
+    run(layout, Script(stop=8))
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [8, 6]
+
+
+def test_a_run_with_no_whole_checkpoint_begins_again(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    run(layout, Script(saves=(6,), stop=11))
+    for checkpoint in list_checkpoints(layout.checkpoints):
+        damage(checkpoint.path / "run.json")
+    assert run(layout) == "completed"
+    assert len(events(layout, "checkpoint_skipped")) == 2
+    assert events(layout, "started")[1]["resumed_from"] is None
+    assert result(layout) == undisturbed
+
+
+def test_a_checkpoint_of_another_plan_is_skipped(layout: RunLayout, tmp_path: Path) -> None:
+    run(layout, Script(stop=6))
+    other = prepared(tmp_path, "training.batch_size=16")
+    layout.checkpoints.rename(other.checkpoints)
+    run(other, Script(stop=1))
+    assert events(other, "checkpoint_skipped")[0]["why"] == "it is of another plan"
+
+
+def test_data_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    from fusionrun.datasets import path_of
+
+    with np.load(path_of("handwritten_digits")) as archive:
+        arrays = {name: archive[name] for name in ("fourier", "zernike", "label")}
+    np.savez(tmp_path / "rows.npz", **arrays)
+    recipe = RECIPE.replace("package:handwritten_digits", "rows.npz")
+    layout = prepared(tmp_path, recipe=recipe)
+    run(layout, Script(stop=6))
+    np.savez(tmp_path / "rows.npz", **{**arrays, "fourier": arrays["fourier"][::-1]})
+    with pytest.raises(DataError, match=r"changed since this run began.*--fresh"):
+        run(layout)
+    assert main([str(layout.root)]) == 2
+    assert main([str(layout.root), "--fresh"]) == 0
+
+
+def test_only_the_last_two_checkpoints_are_kept_and_none_once_the_run_is_done(
+    layout: RunLayout,
+) -> None:
+    run(layout, Script(saves=(2, 4, 6), stop=8))
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [8, 6]
+    run(layout)
+    assert not layout.checkpoints.exists()
+
+
+def test_a_disk_that_takes_no_checkpoint_fails_the_run_with_a_message(layout: RunLayout) -> None:
+    layout.checkpoints.write_text("a file where the directory has to go")
+    with pytest.raises(TrainingError, match=r"the run cannot go on: .*checkpoints"):
+        run(layout, Script(saves=(6,)))
+    assert outcome(layout)["outcome"] == "failed"
+
+
+# --- records --------------------------------------------------------------------------------
+
+
+def test_a_completed_run_is_left_as_it_is(
+    layout: RunLayout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(layout)
+    before = {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()}
+    assert main([str(layout.root)]) == 0
+    assert "has completed before" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_fresh_begins_again_with_new_records(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    run(layout, Script(stop=13))
+    assert main([str(layout.root), "--fresh"]) == 0
+    assert [line["resumed_from"] for line in events(layout, "started")] == [None, None]
+    assert result(layout) == undisturbed
+
+
+def test_a_failed_attempt_says_why_and_the_next_goes_on(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    with pytest.raises(RuntimeError, match="told to fail"):
+        run(layout, Script(saves=(9,), fail=12))
+    assert (outcome(layout)["outcome"], outcome(layout)["reason"]) == ("failed", "told to fail")
+    assert json.loads(layout.rank_error(0).read_text())["step"] == 12
+    assert main([str(layout.root)]) == 0
+    assert not layout.rank_error(0).exists()
+    assert result(layout) == undisturbed
+
+
+def test_status_tells_pace_totals_and_the_job(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    run(layout, Script(saves=(6,), stop=13))
+    status = read_status(layout)
+    assert (status.epochs, status.steps, status.attempts, status.job_id) == (5, STEPS, 1, "4711")
+    assert status.step_s is not None
+    assert status.save_s is not None
+    assert 0 < status.step_s < 1
+    assert 0 < status.save_s < 10
+    (begun,) = events(layout, "started")
+    assert (begun["attempt"], begun["job_id"], begun["pid"]) == (1, "4711", os.getpid())
+
+
+def test_a_second_attempt_says_where_it_goes_on(
+    layout: RunLayout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(layout, Script(stop=13))
+    capsys.readouterr()
+    run(layout)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "attempt 2 goes on at step 13, in epoch 3"
+    assert [line[:9] for line in shown[1:]] == ["epoch 3/5", "epoch 4/5", "epoch 5/5"]
+
+
+# --- every kind of state --------------------------------------------------------------------
+
+KINDS = {
+    "SGD with momentum": ["training.optimizer={type: SGD, momentum: 0.9, nesterov: true}"],
+    "SGD without": ["training.optimizer={type: SGD, momentum: 0.0, nesterov: false}"],
+    "Adam": ["training.optimizer={type: Adam}"],
+    "bf16": ["training.precision=bf16"],
+    "no window": ["knowledge_transfer.expert_gradient_accumulation=1"],
+    "no validation": ["data.split={train: 0.08, val: 0.0, test: 0.92}"],
+    "untrained heads": [
+        "knowledge_transfer.lambda_loss=0.0",
+        "knowledge_transfer.knowledge_distillation_weight=0.0",
+    ],
+    "BatchNorm": [
+        "experts.zernike={model: cnn, view: pixel_averages, shape: [15, 16], channels: [4]}"
+    ],
+    "early stopping": ["training.early_stopping={patience: 2, min_delta: 0.9}"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_state_goes_on_to_the_same_bits(kind: str, tmp_path: Path) -> None:
+    whole, parts = (prepared(tmp_path, *KINDS[kind]) for _ in range(2))
+    run(whole)
+    for step in (4, 7, 12):
+        assert run(parts, Script(stop=step)) == "stopped"
+    assert run(parts) == "completed"
+    left, right = result(whole), result(parts)
+    for files in (left, right):
+        for which in ("best", "last"):
+            del files[f"components/{which}/manifest.json"]  # it names the run: `-2`
+    assert left == right
+
+
+# --- several ranks --------------------------------------------------------------------------
+
+
+def test_two_ranks_stop_at_one_step_and_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "parts")]
+    for folder in folders:
+        folder.mkdir()
+    whole, parts = (prepared(folder) for folder in folders)
+    assert started(whole, size=2) == [0, 0]
+    # Step 13 is the last of a window: within one nothing can be saved, and it closes first.
+    assert started(parts, Script(saves=(5,), stop=12), size=2) == [0, 0]
+    assert (outcome(parts)["outcome"], outcome(parts)["step"]) == ("stopped", 13)
+    assert started(parts, Script(saves=(15,), kill=17), size=2) == [-signal.SIGKILL] * 2
+    assert started(parts, size=2) == [0, 0]
+    assert [line["resumed_from"] for line in events(parts, "started")] == [None, 13, 15]
+    assert [line["ranks"] for line in events(parts, "started")] == [2, 2, 2]
+    assert result(parts) == result(whole)

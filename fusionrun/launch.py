@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fusionrun.errors import UserError
 from fusionrun.plan.plan import Plan
@@ -13,6 +16,9 @@ from fusionrun.store.atomic import write_json, write_text
 from fusionrun.store.layout import RunLayout, run_id
 from fusionrun.store.runs import create_run, next_free
 from fusionrun.store.status import read_status
+
+MAKING_S: Final = 60.0
+"""A directory without a plan that is younger than this is being filled by another process."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,11 @@ class Start:
     note: str
 
 
-def prepare(plan: Plan, recipe_text: str, runs_dir: Path, *, new: bool) -> Start:
-    """Create the run directory of a plan, with the recipe's text and the plan in it.
-
-    A directory that exists is never touched: a finished run is handed back as it is, an
-    unfinished one is left alone and a new directory takes the next free name.
+def foresee(plan: Plan, runs_dir: Path, *, new: bool) -> Start:
+    """Where `prepare` would put a plan's run. Writes nothing.
 
     Raises:
-        UserError: the same run is going on right now, or the directory cannot be made.
+        UserError: as for `prepare`.
     """
     identity = run_id(plan.name, plan.hash, plan.seed)
     earlier = list(_earlier(runs_dir, identity))
@@ -46,11 +49,44 @@ def prepare(plan: Plan, recipe_text: str, runs_dir: Path, *, new: bool) -> Start
             if read_status(layout).state == "completed" and _same_data(layout, plan):
                 return Start(layout, True, f"run directory  {layout.root}")
         _refuse_living(earlier)
-    layout = create_run(runs_dir, next_free(runs_dir, identity))
-    write_text(layout.recipe, recipe_text)
-    write_json(layout.plan, plan.to_json())
+    layout = RunLayout(runs_dir / next_free(runs_dir, identity))
     lines = [f"{before.root} stays as it is ({_state(before)})" for before in earlier[-1:]]
     return Start(layout, False, "\n".join([*lines, f"run directory  {layout.root}"]))
+
+
+def prepare(
+    plan: Plan,
+    recipe_text: str,
+    runs_dir: Path,
+    *,
+    new: bool,
+    first: Callable[[RunLayout], None] = lambda layout: None,
+) -> Start:
+    """Create the run directory of a plan, with the recipe's text and the plan in it.
+
+    A directory that exists is never touched: a finished run is handed back as it is, an
+    unfinished one is left alone and a new directory takes the next free name.
+
+    Args:
+        plan: what to run.
+        recipe_text: what the user wrote.
+        runs_dir: where runs live.
+        new: make a new run, whatever became of those before.
+        first: writes into the new directory before it is a run, so that whoever finds the run
+            finds this too.
+
+    Raises:
+        UserError: the same run is going on right now, waits in a queue or is just being made; or
+            the directory cannot be made.
+    """
+    start = foresee(plan, runs_dir, new=new)
+    if start.finished:
+        return start
+    layout = create_run(runs_dir, start.layout.id)
+    first(layout)
+    write_text(layout.recipe, recipe_text)
+    write_json(layout.plan, plan.to_json())  # the last one: now it is a run
+    return start
 
 
 def _earlier(runs_dir: Path, identity: str) -> Iterator[RunLayout]:
@@ -75,19 +111,44 @@ def _same_data(layout: RunLayout, plan: Plan) -> bool:
 
 
 def _refuse_living(earlier: Sequence[RunLayout]) -> None:
+    from fusionrun.submit.standing import standing
+
     for layout in earlier:
-        status = read_status(layout)
-        if status.is_alive():
+        found = standing(layout)
+        if found.is_living:
             raise UserError(
-                f"{layout.root}: this run is going on right now (process {status.pid} on "
-                f"{status.host}); --new trains the same recipe beside it"
+                f"{layout.root}: this run is going on right now: {found.words}\n"
+                f"  `fusionrun status {layout.id}` shows how it stands; "
+                "--new runs the same recipe beside it"
+            )
+        if not layout.plan.exists() and _age_s(layout.root) < MAKING_S:
+            raise UserError(
+                f"{layout.root}: somebody is making this run right now; "
+                "--new runs the same recipe beside it"
             )
 
 
+def _age_s(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return math.inf
+
+
 def _state(layout: RunLayout) -> str:
+    from fusionrun.submit.standing import standing
+
+    return standing(layout).words
+
+
+def discard_if_empty(layout: RunLayout) -> None:
+    """Remove the directory of a run that came to nothing: no step was taken, no weights saved.
+
+    For a run that was refused when it began, such as for a number in the data that is none: what
+    a user mends in the recipe or the data makes another run.
+    """
+    import shutil
+
     status = read_status(layout)
-    if status.state == "prepared":
-        return "never begun"
-    if status.state == "running" and not status.is_alive():
-        return f"its process is gone, after epoch {status.epoch}"
-    return status.state
+    if status.step == 0 and status.attempts <= 1 and not layout.all_components.exists():
+        shutil.rmtree(layout.root, ignore_errors=True)

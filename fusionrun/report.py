@@ -61,12 +61,30 @@ def _verified(layout: RunLayout) -> tuple[Mapping[str, Paths], Manifest]:
     """Results by split, and the manifest of the best components, all files verified."""
     try:
         results = json.loads(layout.results.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise FusionrunError(f"{layout.results}: no results to show ({error})") from error
+    if not _is_results(results):
+        raise FusionrunError(f"{layout.results}: damaged: expected split → path → metric → number")
     manifest = read_manifest(layout.components("best"))
     verify(layout.components("best"))
     verify(layout.components("last"))
     return results, manifest
+
+
+def _is_results(value: object) -> bool:
+    """Whether what a file held is split → path → metric → number, with a global path each."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(paths, dict) and "global" in paths for paths in value.values())
+        and all(isinstance(m, dict) for paths in value.values() for m in paths.values())
+        and all(
+            isinstance(number, int | float)
+            for paths in value.values()
+            for metrics in paths.values()
+            for number in metrics.values()
+        )
+    )
 
 
 def show_results(layout: RunLayout) -> None:

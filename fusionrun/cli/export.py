@@ -45,13 +45,18 @@ def export(
     json: JsonOption = False,
     runs: RunsOption = None,
 ) -> None:
-    """Copy components of a run out of it, verified. Without --run: the newest run."""
+    """Copy components of a run out of it, verified. Without --run: the newest run that has any."""
     from json import dumps
 
     from fusionrun.store.export import export as export_files
-    from fusionrun.store.runs import find_run, runs_dir
+    from fusionrun.store.runs import find_run, newest_with, runs_dir
 
-    layout = find_run(runs_dir(runs), run)
+    directory = runs_dir(runs)
+    if run is None:
+        words = f"components ({which.value} weights)"
+        layout = newest_with(directory, lambda each: each.manifest(which.value), words)
+    else:
+        layout = find_run(directory, run)
     files = export_files(layout, component, which=which.value, output=output, force=force)
     if json:
         listed = [file.to_json() for file in files]

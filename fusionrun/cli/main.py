@@ -24,6 +24,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "plan": Command("fusionrun.cli.plan", "Show what a recipe resolves to, and why."),
     "train": Command("fusionrun.cli.train", "Train a recipe here, in the foreground."),
+    "submit": Command("fusionrun.cli.submit", "Queue a recipe: Slurm, or here in the background."),
+    "cancel": Command("fusionrun.cli.cancel", "Stop a run: at its next step, or at once."),
+    "resume": Command("fusionrun.cli.resume", "Go on with a run that has ended early."),
     "export": Command("fusionrun.cli.export", "Copy components of a run out of it, verified."),
     "init": Command("fusionrun.cli.start", "Write a recipe to start from."),
     "doctor": Command("fusionrun.cli.doctor", "Say what this machine and its cluster offer."),

@@ -60,7 +60,19 @@ def known_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             # Nobody reads on. Python flushes stdout once more at its end: into nothing.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _write_no_more()
             raise typer.Exit(0) from error
+        except OSError as error:
+            if debugging:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"cannot go on: {where}{error.strerror or error}", err=True)
+            _write_no_more()
+            raise typer.Exit(FusionrunError.exit_code) from error
 
     return wrapped
+
+
+def _write_no_more() -> None:
+    """Let what is still to be printed go nowhere, when Python flushes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

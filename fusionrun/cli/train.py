@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,13 +66,31 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
 def _train(layout: RunLayout) -> None:
     import gc
 
-    from fusionrun.errors import FusionrunError
+    from fusionrun.errors import FusionrunError, TrainingError, UserError
+    from fusionrun.launch import discard_if_empty
     from fusionrun.report import how_far
-    from fusionrun.train.job import run
 
+    with _interrupts_wait():
+        from fusionrun.train.job import run
     gc.enable()
     try:
-        run(layout)
+        if run(layout) == "stopped":
+            raise TrainingError("the run was asked to stop, and has saved where it is")
+    except UserError:
+        discard_if_empty(layout)
+        raise
     except (FusionrunError, KeyboardInterrupt):
         typer.echo(how_far(layout), err=True)
         raise
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended: within torch's import it would abort the process."""
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

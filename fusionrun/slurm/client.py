@@ -201,6 +201,11 @@ class Slurm:
         update = ["update", f"JobId={job_id}", f"StartTime=now+{HASTEN_S}"]
         self._ask(f"scontrol update {job_id}", "scontrol", *update)
 
+    def depend(self, job_id: str, dependency: str) -> None:
+        """Let a job that waits wait for something else: `afterok:12`."""
+        update = ["update", f"JobId={job_id}", f"Dependency={dependency}"]
+        self._ask(f"scontrol update {job_id}", "scontrol", *update)
+
     def partitions(self) -> list[Partition]:
         """All partitions this user may see."""
         answer = self._ask("the partitions", "scontrol", "--all", "show", "partition")

@@ -49,11 +49,23 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(descriptor)
         os.replace(aside, path)
+    except OSError as error:
+        _remove(aside)
+        raise _naming(path, error) from error
     except BaseException:
-        with suppress(OSError):
-            os.unlink(aside)
+        _remove(aside)
         raise
     _sync_directory(path.parent)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def _naming(path: Path, error: OSError) -> OSError:
+    """The error with the file it is about: a write to an open file does not say."""
+    return error if error.filename else OSError(error.errno, error.strerror, str(path))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -93,7 +105,9 @@ def append_line(path: Path, obj: object) -> None:
         if _ends_in_mid_line(descriptor):
             line = b"\n" + line
         if os.write(descriptor, line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise _naming(path, error) from error
     finally:
         os.close(descriptor)
 

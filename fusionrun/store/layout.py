@@ -102,6 +102,11 @@ class RunLayout:
         return self.root / "submission.json"
 
     @property
+    def points(self) -> Path:
+        """Of an array's directory: the run directories of its tasks, one a line."""
+        return self.root / "points.txt"
+
+    @property
     def stop_request(self) -> Path:
         """There while the run is asked to save and stop at its next step."""
         return self.root / "stop.json"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from fusionrun.errors import RunNotFoundError, UserError
 from fusionrun.store.layout import RunLayout
 
-__all__ = ["create_run", "find_run", "list_runs", "next_free", "runs_dir"]
+__all__ = ["create_run", "find_run", "list_runs", "newest_with", "next_free", "runs_dir"]
 
 _ELSEWHERE = "Look elsewhere with --runs DIR or the environment variable FUSIONRUN_RUNS."
 _SHOWN = 10
@@ -64,6 +64,24 @@ def find_run(runs_dir: Path, wanted: str | None) -> RunLayout:
     if wanted and _is_run(by_path):
         return by_path
     return _by_part(runs_dir, wanted)
+
+
+def newest_with(runs_dir: Path, file: Callable[[RunLayout], Path], what: str) -> RunLayout:
+    """The newest run that has a file, such as the manifest of its best weights.
+
+    Args:
+        runs_dir: where runs live.
+        file: of a run, the file it must have.
+        what: what the file stands for, in the words of an error.
+
+    Raises:
+        RunNotFoundError: there is no run, or none has the file.
+    """
+    newest = _newest(runs_dir)
+    found = next((run for run in list_runs(runs_dir) if file(run).is_file()), None)
+    if found is None:
+        raise RunNotFoundError(f"no run in {runs_dir.absolute()} has {what}, {newest.id} neither")
+    return found
 
 
 def create_run(runs_dir: Path, run_id: str) -> RunLayout:

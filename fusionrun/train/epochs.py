@@ -148,6 +148,8 @@ class Epochs:
         self.patience = Patience(self._settings.early_stopping)
         # The steps of the epoch that goes on.
         self.log = EpochLog()
+        # Why not all epochs were run, in words.
+        self.ended_early = ""
 
     @property
     def epoch(self) -> int:
@@ -186,8 +188,16 @@ class Epochs:
             spent = self.patience.spent(score)
             self._recorder.status("running", self.epoch, self.steps, at_most_every_s=STATUS_EVERY_S)
             if spent:
-                self._recorder.event("early_stop", epoch=self.epoch, best_epoch=self.best.epoch)
+                self._recorder.event("early_stop", epochs=self.epoch, best_epoch=self.best.epoch)
+                self.ended_early = f"stopped early after epoch {self.epoch}: {self._no_gain()}"
                 return
+
+    def _no_gain(self) -> str:
+        """Why the run stops early, in words."""
+        settings, chosen = self.patience.settings, self._settings.selection
+        assert settings is not None
+        least = f" over {settings.min_delta:g}" if settings.min_delta else ""
+        return f"no gain{least} in {chosen.path} {chosen.metric} for {settings.patience} epochs"
 
     def _one_epoch(self, epoch: int) -> float:
         """Train and validate one epoch; returns the selected metric, higher is better."""

@@ -198,6 +198,8 @@ class Attempt:
                 loaded.refuse_other_data(origin.data)
                 loaded.restore(step, self._epochs, self._ranks)
             self._epochs.run()
+        if self._epochs.ended_early and self._ranks.is_first:
+            print(self._epochs.ended_early, flush=True)
 
     def _finish(self, plan: Plan, step: Step, tables: Mapping[str, Table]) -> None:
         """On the first rank: the final weights, and what they are worth."""
@@ -213,7 +215,7 @@ class Attempt:
         touched = TOUCHED_ONCE if "test" in tables else NEVER_TOUCHED
         self._save("best", epochs.best.state, epochs.best, touched)
         self._save("last", last, None, touched)
-        self._recorder.event("completed", epoch=epochs.epoch, best_epoch=epochs.best.epoch)
+        self._recorder.event("completed", epochs=epochs.epoch, best_epoch=epochs.best.epoch)
         self._recorder.status("completed", epochs.epoch, epochs.steps)
         self._recorder.outcome("completed", None, epochs.epoch, epochs.steps)
         self._checkpoints.close()

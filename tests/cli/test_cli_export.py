@@ -126,6 +126,29 @@ def test_the_newest_run_is_named(trained: RunLayout, here: Path) -> None:
     assert export(trained, "fusion").stdout.splitlines()[0] == f"run {trained.id}, best weights"
 
 
+def test_a_newer_run_without_components_is_passed_over(trained: RunLayout, here: Path) -> None:
+    runs = here / "runs"
+    shutil.copytree(trained.root, runs / trained.id)
+    failed = runs / "failed-00000000-s0"
+    failed.mkdir()
+    shutil.copy(trained.plan, failed / "plan.json")
+    result = CliRunner().invoke(
+        make_app(), ["export", "--component", "fusion", "--runs", str(runs)]
+    )
+    assert result.exit_code == 0, result.output
+    assert f"run {trained.id}" in result.stdout
+
+
+def test_runs_without_any_component_are_said_to_be_so(trained: RunLayout, here: Path) -> None:
+    failed = here / "runs" / "failed-00000000-s0"
+    failed.mkdir(parents=True)
+    shutil.copy(trained.plan, failed / "plan.json")
+    arguments = ["export", "--component", "fusion", "--runs", str(here / "runs")]
+    result = CliRunner().invoke(make_app(), arguments)
+    assert result.exit_code == 3
+    assert "has components (best weights), failed-00000000-s0 neither" in result.stderr
+
+
 def test_last_weights_on_request(trained: RunLayout, here: Path) -> None:
     result = export(trained, "fusion", "--which", "last")
     source = trained.component("last", "fusion")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,21 @@ SURFACE = {
         "-h",
     },
     "init": {"FILE", "--data", "--label", "--force", "--help", "-h"},
+    "submit": {
+        "RECIPE",
+        "--set",
+        "--runs",
+        "--executor",
+        "--after",
+        "--after-any",
+        "--dry-run",
+        "--new",
+        "--json",
+        "--help",
+        "-h",
+    },
+    "cancel": {"RUN", "--runs", "--now", "--json", "--help", "-h"},
+    "resume": {"RUN", "--runs", "--executor", "--json", "--help", "-h"},
     "doctor": {"--runs", "--json", "--help", "-h"},
     "schema": {"--output", "-o", "--help", "-h"},
 }
@@ -124,6 +141,14 @@ def test_help_shows_every_option(command: str) -> None:
 )
 def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert fusionrun(*arguments).exit_code == 2
+
+
+def test_a_full_disk_behind_the_output_is_one_line() -> None:
+    command = [sys.executable, "-m", "fusionrun", "plan", "small.yaml"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "cannot go on: No space left on device\n"
 
 
 # ------------------------------------------------------------------ views

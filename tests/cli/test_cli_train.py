@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -276,6 +277,66 @@ def test_runs_that_cannot_be_written_are_an_error_that_names_the_option(
     assert result.exit_code == 2
     assert "no run can be made there" in result.stderr
     assert "--runs DIR" in result.stderr
+
+
+def test_data_that_training_refuses_leaves_no_run_behind(recipe: Path, tmp_path: Path) -> None:
+    bad = np.zeros((40, 3), np.float32)
+    bad[7, 1] = np.nan
+    np.savez(tmp_path / "bad.npz", a=bad, label=np.arange(40) % 2)
+    text = "version: 1\nname: bad\ndata: {source: npz, path: bad.npz}\n"
+    text += "experts: {a: {model: mlp, view: a}}\nfusion: {type: concatenation}\n"
+    (tmp_path / "bad.yaml").write_text(text)
+    result = train(tmp_path / "bad.yaml", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "nan" in result.stderr.lower()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_damaged_results_are_said_to_be_so(recipe: Path, tmp_path: Path) -> None:
+    assert train(recipe, tmp_path).exit_code == 0
+    (layout,) = list_runs(tmp_path)
+    layout.results.write_text("{}")
+    result = train(recipe, tmp_path)
+    assert result.exit_code == 1
+    assert f"{layout.results}: damaged" in result.stderr
+
+
+def test_early_stopping_is_said(recipe: Path, tmp_path: Path) -> None:
+    rates = ("--set", "learning_rates={base_lr: 1e-30, head_lr: 1e-30}")
+    patience = ("--set", "training.early_stopping={patience: 2, min_delta: 0.01}")
+    result = train(recipe, tmp_path, *rates, *patience, "--set", "training.epochs=9")
+    words = "stopped early after epoch 3: no gain over 0.01 in global accuracy for 2 epochs"
+    assert words in result.stdout
+
+
+def test_a_foreground_run_that_is_asked_to_stop_says_so(recipe: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(recipe, tmp_path, epochs=100_000), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    layout = _with_metrics(tmp_path, set())
+    layout.stop_request.write_text('{"reason": "cancel"}')
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"asked to stop, and has saved where it is" in errors
+
+
+def test_an_interrupt_while_torch_is_imported_ends_with_one_word(
+    recipe: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        command(recipe, tmp_path, epochs=100_000),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.rstrip().endswith(b" torch._C") or b"torch.torch_version" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
 
 
 def test_a_failing_run_exits_with_one_and_a_message(recipe: Path, tmp_path: Path) -> None:

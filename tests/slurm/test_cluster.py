@@ -215,6 +215,7 @@ def test_what_a_killed_keeper_left_is_swept_up() -> None:
     with Cluster(nodes=1) as cluster:
         job = cluster.sbatch("-o", "/dev/null", "--wrap", "exec sleep 6464")
         cluster.wait(job, "RUNNING")
+        assert until(lambda: "6464" in sleepers())
         keeper = int((cluster.root / "keeper").read_text().split()[0])
         os.kill(keeper, signal.SIGKILL)
         assert until(lambda: len(members(cluster)) <= 2), "the step and its job outlive all else"

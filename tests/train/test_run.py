@@ -503,7 +503,7 @@ def test_early_stopping_ends_the_run_after_its_patience(small: Path, tmp_path: P
     assert len(lines_of(layout.metrics)) == 4
     assert read_manifest(layout.components("best")).epoch == 0
     (event,) = [line for line in lines_of(layout.events) if line["event"] == "early_stop"]
-    assert (event["epoch"], event["best_epoch"]) == (4, 0)
+    assert (event["epochs"], event["best_epoch"]) == (4, 0)
     assert read_status(layout).state == "completed"
 
 

@@ -1,0 +1,254 @@
+"""`fusionrun submit`: queue a recipe in Slurm, or start it in the background; the same life."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fusionrun.slurm.client import Slurm, Verdict
+    from fusionrun.submit.submit import Draft, Order
+    from fusionrun.submit.waiting import After
+
+
+class ExecutorName(StrEnum):
+    """Who carries a run out."""
+
+    slurm = "slurm"
+    local = "local"
+
+
+ExecutorOption = Annotated[
+    ExecutorName | None,
+    typer.Option("--executor", help="slurm, or local: here, in the background, without Slurm"),
+]
+
+
+def submit(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    runs: RunsOption = None,
+    executor: ExecutorOption = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="RUN", help="start when RUN has completed")
+    ] = None,
+    after_any: Annotated[
+        str | None,
+        typer.Option("--after-any", metavar="RUN", help="start when RUN has ended, whichever way"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show script and verdict; write and queue nothing")
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="a new run although this one goes on, or has completed")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Queue a recipe: show what will run, copy the code, and hand it to Slurm."""
+    from fusionrun.slurm.client import Slurm
+    from fusionrun.submit.submit import draft
+
+    order = _order(recipe, set_ or [], runs, executor, (after, after_any), new)
+    slurm = Slurm()
+    drafted = draft(order, slurm)
+    if drafted.finished:
+        _say_finished(drafted, json)
+    elif dry_run:
+        _dry_run(drafted, slurm, json)
+    else:
+        _submit(drafted, slurm, json)
+
+
+def _order(
+    recipe: Path,
+    settings: list[str],
+    runs: str | None,
+    executor: ExecutorName | None,
+    after: tuple[str | None, str | None],
+    new: bool,
+) -> Order:
+    from fusionrun.plan.resolve import make_plan
+    from fusionrun.plan.unsupported import refuse_unsupported
+    from fusionrun.recipe.read import read_recipe
+    from fusionrun.store.runs import runs_dir
+    from fusionrun.submit.submit import Order
+
+    source = read_recipe(recipe, settings)
+    directory = runs_dir(runs)
+    plan = make_plan(source, directory)
+    refuse_unsupported(plan)
+    return Order(
+        source=source,
+        plan=plan,
+        folder=source.base_dir,
+        runs_dir=directory,
+        executor=executor.value if executor else None,
+        after=_after(directory, *after),
+        new=new,
+    )
+
+
+def _after(directory: Path, ok: str | None, any_: str | None) -> After | None:
+    from fusionrun.errors import UserError
+    from fusionrun.store.runs import find_run
+    from fusionrun.submit.waiting import After
+
+    if ok is not None and any_ is not None:
+        raise UserError("--after and --after-any: expected one of them, got both")
+    if ok is not None:
+        return After(find_run(directory, ok), "ok")
+    return After(find_run(directory, any_), "any") if any_ is not None else None
+
+
+def _say_finished(drafted: Draft, json: bool) -> None:
+    if json:
+        _print_json({"run": drafted.layout.id, "state": "completed"}, drafted)
+        return
+    typer.echo(f"{drafted.layout.root} has finished already: the same plan, the same seed")
+    typer.echo("nothing was submitted; --new runs it again")
+
+
+def _dry_run(drafted: Draft, slurm: Slurm, json: bool) -> None:
+    from fusionrun.errors import SchedulerError
+    from fusionrun.slurm.words import explained
+    from fusionrun.submit.submit import script, verdict
+
+    text, said = script(drafted), verdict(drafted, slurm)
+    if json:
+        _print_json({"state": "dry run", "script": text, **_verdict_as_json(said)}, drafted)
+    else:
+        typer.echo(_screen(drafted))
+        if text:
+            typer.echo(f"\n{text.rstrip()}\n")
+        typer.echo("\n".join(_verdict_lines(said)) or "nothing was written, nothing was started")
+    if said and not said.accepted:
+        raise SchedulerError(explained("Slurm would refuse it", said.words))
+
+
+def _submit(drafted: Draft, slurm: Slurm, json: bool) -> None:
+    from fusionrun.submit.handing import ask, hand_over
+    from fusionrun.submit.submit import place
+
+    if not json:
+        typer.echo(_screen(drafted))
+    placed = place(drafted)
+    layout, arguments = placed.layout, placed.wait.arguments
+    said = None
+    if placed.chosen.executor == "slurm":
+        said = ask(layout, slurm, arguments)
+        if not json:
+            typer.echo(f"script      {layout.job_script}")
+            typer.echo("\n".join(_verdict_lines(said)))
+    job_id = hand_over(layout, slurm, arguments)
+    if json:
+        _print_json({"state": "submitted", "job_id": job_id, **_verdict_as_json(said)}, placed)
+        return
+    what = "job" if placed.chosen.executor == "slurm" else "process"
+    typer.echo(f"\n{what:12}{job_id}")
+    typer.echo(f"run         {layout.id}")
+    typer.echo(f"log         {layout.log}")
+    typer.echo(next_commands(layout.id, _runs_words(placed)))
+
+
+def next_commands(run: str, runs: str = "") -> str:
+    """What one does next with a run that goes on."""
+    calls = (f"status {run}{runs}", f"logs {run} -f{runs}", f"cancel {run}{runs}")
+    labels = ("next", "", "")
+    return "\n".join(f"{n:12}fusionrun {call}" for n, call in zip(labels, calls, strict=True))
+
+
+def _runs_words(placed: Draft) -> str:
+    """The option that finds the run again, where a bare command would not."""
+    import shlex
+
+    from fusionrun.store.runs import runs_dir
+
+    same = runs_dir(None).absolute() == placed.layout.root.parent
+    return "" if same else f" --runs {shlex.quote(str(placed.layout.root.parent))}"
+
+
+def _screen(drafted: Draft) -> str:
+    from fusionrun.plan.screen import labelled, screen
+
+    facts = list(labelled(list(_facts(drafted))))
+    return "\n".join([screen(drafted.order.plan, drafted.layout.id), "", *facts])
+
+
+def _facts(drafted: Draft) -> Iterator[tuple[str, str]]:
+    yield ("executor", f"{drafted.chosen.executor}: {drafted.chosen.why}")
+    if drafted.chosen.executor == "slurm":
+        yield ("resources", _resources(drafted.settings))
+    each = "process" if drafted.world_size == 1 else "processes that train together"
+    yield ("world size", f"{drafted.world_size} {each}")
+    snapshot = drafted.snapshot
+    commit = f", commit {snapshot.commit[:12]}" if snapshot.commit else ", no commit"
+    changes = " with changes" if snapshot.diff else ""
+    yield ("snapshot", f"{snapshot.id}: {len(snapshot.files)} files{commit}{changes}")
+    if snapshot.left_out:
+        yield ("left out", _left_out(drafted))
+    if drafted.wait.words:
+        yield ("waits", drafted.wait.words)
+    if drafted.forecast:
+        yield ("forecast", drafted.forecast.words)
+        yield from (("warning", warning) for warning in drafted.forecast.warnings)
+    for line in drafted.note.splitlines():
+        yield ("directory", line.removeprefix("run directory").strip())
+
+
+def _resources(settings: Any) -> str:
+    shown = ("partition", "nodes", "gpus_per_node", "gres", "cpus_per_task", "mem", "mem_per_cpu")
+    given = [f"{key} {settings[key]}" for key in shown if settings[key] is not None]
+    limit = settings["time"] or "the partition's"
+    then = "goes on in the same job" if settings["requeue"] else "goes on in a new job"
+    return f"{', '.join(given)}; time {limit}, then it {then}"
+
+
+def _left_out(drafted: Draft) -> str:
+    some = drafted.snapshot.left_out[:5]
+    more = len(drafted.snapshot.left_out) - len(some)
+    words = ", ".join(f"{left.path} ({left.why})" for left in some)
+    return words + (f", and {more} more" if more else "")
+
+
+def _verdict_lines(said: Verdict | None) -> Iterator[str]:
+    if said is None:
+        return
+    yield f"verdict     {'accepted' if said.accepted else 'refused'}: {said.words.splitlines()[0]}"
+    if said.start:
+        yield f"starts      {said.start.replace('T', ' ')} at the earliest"
+
+
+def _verdict_as_json(said: Verdict | None) -> dict[str, Any]:
+    if said is None:
+        return {"verdict": None}
+    return {"verdict": {"accepted": said.accepted, "start": said.start, "words": said.words}}
+
+
+def _print_json(more: dict[str, Any], drafted: Draft) -> None:
+    from json import dumps
+
+    layout, snapshot, found = drafted.layout, drafted.snapshot, drafted.forecast
+    content = {
+        "run": layout.id,
+        "directory": str(layout.root),
+        "executor": drafted.chosen.executor,
+        "log": str(layout.log),
+        "world_size": drafted.world_size,
+        "snapshot": {
+            "id": snapshot.id,
+            "commit": snapshot.commit,
+            "left_out": [left._asdict() for left in snapshot.left_out],
+        },
+        "waits_for": drafted.wait.after,
+        "forecast": found and {"seconds": found.seconds, "slices": found.slices},
+        "warnings": list(found.warnings) if found else [],
+        **more,
+    }
+    typer.echo(dumps(content, indent=2, ensure_ascii=False))

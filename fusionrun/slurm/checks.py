@@ -1,0 +1,161 @@
+"""What Slurm would accept and misread, or accept and never start: refused before it is asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from fusionrun.errors import Problem
+from fusionrun.nearest import nearest
+
+__all__ = ["problems", "time_s"]
+
+LEAST_GRACE_S: Final = 30
+"""Slurm looks at time limits twice a minute: a warning may come half a minute late."""
+
+EARLY_S: Final = 60
+"""How much earlier than asked for Slurm may send the warning (sbatch(1), --signal)."""
+
+_OURS: Final = {
+    "job-name": "name",
+    "comment": "",
+    "chdir": "",
+    "output": "",
+    "error": "",
+    "open-mode": "",
+    "signal": "slurm.grace",
+    "ntasks": "slurm.gpus_per_node",
+    "ntasks-per-node": "slurm.gpus_per_node",
+    "array": "sweep",
+    "dependency": "",
+    "export": "slurm.env",
+    "wrap": "",
+    "test-only": "",
+    "requeue": "slurm.requeue",
+    "no-requeue": "slurm.requeue",
+    "kill-on-invalid-dep": "",
+    **{
+        name.replace("_", "-"): f"slurm.{name}"
+        for name in (
+            "partition",
+            "account",
+            "qos",
+            "constraint",
+            "reservation",
+            "nodes",
+            "gpus_per_node",
+            "gres",
+            "cpus_per_task",
+            "mem",
+            "mem_per_cpu",
+            "time",
+            "exclude",
+            "nodelist",
+        )
+    },
+    "mail-user": "slurm.mail",
+    "mail-type": "slurm.mail",
+}
+"""sbatch's options that are set from a recipe already, and the key that sets each."""
+
+_EXTRA_NAMES: Final = """
+    acctg-freq batch bb bbf begin bell cluster-constraint clusters container contiguous core-spec
+    cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot distribution exclusive extra
+    extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-socket gpus-per-task gres-flags
+    hint hold ignore-pbs immediate licenses mcs-label mem-bind mem-per-gpu mincpus network nice
+    no-kill overcommit oversubscribe power prefer priority profile propagate quiet reboot
+    segment sockets-per-node spread-job stepmgr switches thread-spec threads-per-core time-min tmp
+    tres-bind tres-per-task uid use-min-nodes verbose wckey
+"""
+_EXTRA: Final = frozenset(_EXTRA_NAMES.split())
+"""The long options of sbatch (22.05 to 24.11) that fusionrun does not set."""
+
+_TIME: Final = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+def time_s(text: str) -> int | None:
+    """Seconds of a time limit: `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`; None: no such."""
+    match = _TIME.fullmatch(text)
+    if not match:
+        return None
+    days, *rest = match.groups()
+    numbers = [int(part) for part in rest if part is not None]
+    if days is not None:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+        return ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if len(numbers) == 3:
+        return (numbers[0] * 60 + numbers[1]) * 60 + numbers[2]
+    return numbers[0] * 60 + (numbers[1] if len(numbers) == 2 else 0)
+
+
+def problems(settings: Mapping[str, Any]) -> list[Problem]:
+    """Everything in a resolved `slurm` section that Slurm would accept in silence and not mean.
+
+    Args:
+        settings: the section, plain.
+
+    Returns:
+        Problems without places, each with its dotted key.
+    """
+    return [*_time(settings), *_pairs(settings), *_extra(settings), *_env(settings)]
+
+
+def _time(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    text = settings["time"]
+    if text is None:
+        return
+    limit = time_s(text)
+    if re.fullmatch(r"\d+:\d+", text):
+        minutes, seconds = text.split(":")
+        fix = f'"{minutes}:{seconds}:00" is {minutes} hours, "00:{minutes}:{seconds}" what it says'
+        expected = 'hours, minutes and seconds: "02:00:00"'
+        yield Problem(None, "slurm.time", f"{text!r}: {limit} seconds", expected, fix)
+        return
+    grace = settings["grace"]
+    if limit is not None and limit < grace + EARLY_S:
+        yield Problem(
+            None,
+            "slurm.grace",
+            f"{grace} seconds, of a time limit of {limit}",
+            f"at most {max(0, limit - EARLY_S)}: the warning may come {EARLY_S} s early, and at "
+            "once where grace is not shorter than the limit",
+            "a longer time, or a shorter grace",
+        )
+    if grace < LEAST_GRACE_S:
+        yield Problem(
+            None,
+            "slurm.grace",
+            f"{grace} seconds",
+            f"at least {LEAST_GRACE_S}: Slurm looks at time limits twice a minute",
+        )
+
+
+def _pairs(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    if settings["gpus_per_node"] is not None and "gpu" in (settings["gres"] or ""):
+        expected = "one of them: Slurm accepts both and means neither"
+        yield Problem(None, "slurm.gres", "gpus in gres and in gpus_per_node", expected)
+
+
+def _extra(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in settings["extra"]:
+        key = f"slurm.extra.{name}"
+        option = str(name).replace("_", "-").lstrip("-")
+        if option in _OURS:
+            own = _OURS[option]
+            fix = f"'{own}' sets it" if own else "remove it: fusionrun needs it as it is"
+            yield Problem(None, key, f"--{option}", "an option that fusionrun does not set", fix)
+        elif option not in _EXTRA:
+            near = nearest(option, sorted(_EXTRA))
+            fix = f"did you mean '{near}'?" if near else "'sbatch --help' lists them"
+            yield Problem(None, key, f"--{option}", "a long option of sbatch", fix)
+
+
+def _env(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    for name in settings["env"]:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            expected = "letters, digits and _, not beginning with a digit"
+            yield Problem(None, f"slurm.env.{name}", f"the name {name!r}", expected)
+        elif name.startswith(("SLURM_", "SBATCH_", "PMI")):
+            expected = "no variable of Slurm's own"
+            yield Problem(None, f"slurm.env.{name}", f"the name {name!r}", expected)

@@ -1,0 +1,63 @@
+"""From a resolved `slurm` section to what is asked of Slurm: options, and how many processes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["options", "processes_per_node", "world_size"]
+
+# In the order they stand in the script; the recipe's key and sbatch's option have one name.
+_SIMPLE = (
+    "partition",
+    "account",
+    "qos",
+    "constraint",
+    "reservation",
+    "nodes",
+    "gpus_per_node",
+    "gres",
+    "cpus_per_task",
+    "mem",
+    "mem_per_cpu",
+    "time",
+    "exclude",
+    "nodelist",
+)
+
+
+def processes_per_node(settings: Mapping[str, Any]) -> int:
+    """One process for each GPU of a node; without GPUs one."""
+    asked = settings["gpus_per_node"]
+    if asked is None and (gres := settings["gres"]):
+        gpus = [part for part in str(gres).split(",") if part.split(":")[0] in ("gpu", "gres/gpu")]
+        asked = gpus[0] if gpus else None
+    if asked is None:
+        return 1
+    number = re.search(r"(?:^|:)(\d+)$", str(asked))
+    return max(1, int(number[1])) if number else 1
+
+
+def world_size(settings: Mapping[str, Any]) -> int:
+    """How many processes train the run together."""
+    return int(settings["nodes"]) * processes_per_node(settings)
+
+
+def options(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """sbatch's long options with their values; None for one that takes none."""
+    for name in _SIMPLE:
+        if settings[name] is not None:
+            yield name.replace("_", "-"), str(settings[name])
+    yield "ntasks-per-node", str(processes_per_node(settings))
+    yield ("requeue" if settings["requeue"] else "no-requeue"), None
+    yield "signal", f"B:USR1@{settings['grace']}"
+    if settings["mail"] is not None:
+        yield "mail-user", settings["mail"]
+        yield "mail-type", "END,FAIL,REQUEUE,TIME_LIMIT"
+    for name, value in settings["extra"].items():
+        option = str(name).replace("_", "-").lstrip("-")
+        if value is True:
+            yield option, None
+        elif value is not False:
+            yield option, str(value)

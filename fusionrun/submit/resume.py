@@ -1,0 +1,118 @@
+"""Letting a run go on: the same directory, plan and code, from its last whole checkpoint."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from fusionrun.errors import UserError
+from fusionrun.plan.plan import Plan
+from fusionrun.plan.stored import read_plan
+from fusionrun.schema.base import plain
+from fusionrun.schema.slurm import Slurm as SlurmSection
+from fusionrun.store.atomic import write_text
+from fusionrun.store.layout import RunLayout
+from fusionrun.submit.handing import ask, hand_over, rejected_on_error
+from fusionrun.submit.journal import Executor, Submission, now, read_submission, write_submission
+from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
+from fusionrun.submit.standing import standing
+from fusionrun.submit.submit import choose_executor, script_of
+
+if TYPE_CHECKING:
+    from fusionrun.slurm.client import Slurm, Verdict
+
+__all__ = ["Resumed", "resume"]
+
+
+class Resumed(NamedTuple):
+    """A run that goes on.
+
+    Attributes:
+        layout: the run.
+        was: how it stood before.
+        executor: who carries it on.
+        job_id: as which job.
+        snapshot: id of the code it runs.
+        verdict: the scheduler's; None without one.
+    """
+
+    layout: RunLayout
+    was: str
+    executor: Executor
+    job_id: str
+    snapshot: str
+    verdict: Verdict | None
+
+
+def resume(layout: RunLayout, slurm: Slurm, executor: Executor | None = None) -> Resumed:
+    """Hand a run over once more.
+
+    Args:
+        layout: the run.
+        slurm: the cluster.
+        executor: who shall carry it on; None: whoever did before.
+
+    Raises:
+        UserError: it has completed, it goes on already, or its code is gone.
+        SchedulerError: the scheduler refused, or is out of reach.
+    """
+    layout = RunLayout(layout.root.absolute())
+    found = standing(layout, slurm)
+    if found.is_complete:
+        raise UserError(f"{layout.id}: has completed; there is nothing left to do")
+    if found.is_living:
+        raise UserError(f"{layout.id}: goes on already: {found.words}")
+    plan = read_plan(layout.plan)
+    submission = _submission(layout, plan, slurm, executor)
+    with rejected_on_error(layout):
+        write_submission(layout, submission)
+        layout.logs.mkdir(exist_ok=True)
+        if submission.executor == "slurm" and not layout.job_script.exists():
+            text = script_of(
+                layout, plan, submission.python, submission.pythonpath, submission.slurm
+            )
+            write_text(layout.job_script, text)
+    verdict = ask(layout, slurm) if submission.executor == "slurm" else None
+    job_id = hand_over(layout, slurm)
+    snapshot = str(submission.snapshot["id"])
+    return Resumed(layout, found.words, submission.executor, job_id, snapshot, verdict)
+
+
+def _submission(
+    layout: RunLayout, plan: Plan, slurm: Slurm, executor: Executor | None
+) -> Submission:
+    before = read_submission(layout)
+    runs_dir = layout.root.parent
+    if before is None:
+        return _first(runs_dir, plan, slurm, executor)
+    find_snapshot(snapshots_dir(runs_dir), str(before.snapshot.get("id")))
+    settings = dict(before.slurm) or _settings(plan)
+    wanted = executor or before.executor
+    again = replace(before.changed("preparing"), executor=wanted, after=None)
+    return replace(again, slurm=settings if wanted == "slurm" else {}, host=socket.gethostname())
+
+
+def _first(runs_dir: Path, plan: Plan, slurm: Slurm, executor: Executor | None) -> Submission:
+    """The journal of a run that was trained in the foreground: nobody knows its project any more.
+
+    It was started by `fusionrun train`, whose code it is that runs on.
+    """
+    chosen = choose_executor(executor, plan, slurm).executor
+    snapshot = take_snapshot(None, runs_dir)
+    return Submission(
+        executor=chosen,
+        state="preparing",
+        time=now(),
+        snapshot={"id": snapshot.id, "commit": None, "left_out": []},
+        slurm=_settings(plan) if chosen == "slurm" else {},
+        python=sys.executable,
+        pythonpath=snapshot.python_path(),
+        host=socket.gethostname(),
+    )
+
+
+def _settings(plan: Plan) -> dict[str, object]:
+    return dict(plain(plan.settings.slurm or SlurmSection()))

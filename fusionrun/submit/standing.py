@@ -1,0 +1,144 @@
+"""Whether a run is somebody's business now: it trains, waits in a queue, or is about to.
+
+For those who must not start, end or follow a run without knowing. Showing how it stands in words,
+with reasons and advice, is `fusionrun status`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from fusionrun.errors import SchedulerError
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import Status, read_status
+from fusionrun.submit.journal import Submission, read_submission
+from fusionrun.submit.process import is_living
+
+if TYPE_CHECKING:
+    from fusionrun.slurm.client import QueuedJob, Slurm
+
+__all__ = ["Standing", "standing"]
+
+FRESH_S: Final = 60.0
+"""A heartbeat so young is of a living process elsewhere: it beats every 5 s even in long epochs."""
+SUBMITTING_S: Final = 120.0
+"""No submit takes longer between its two entries in the journal; see `queue_script`."""
+
+_ENDED: Final = frozenset({"completed", "failed", "stopped", "interrupted"})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands.
+
+    Attributes:
+        is_living: somebody trains it, or will unless told otherwise.
+        words: who and how, or how it ended: `job 12 runs`, `completed`, `failed`.
+        is_complete: it ended, and has its results.
+        job: its job in Slurm's queue; None where there is none.
+        pid: its supervisor or trainer on this machine; None where there is none.
+        is_certain: False: the scheduler could not be asked, and the files do not say.
+    """
+
+    is_living: bool
+    words: str
+    is_complete: bool = False
+    job: QueuedJob | None = None
+    pid: int | None = None
+    is_certain: bool = True
+
+
+def standing(layout: RunLayout, slurm: Slurm | None = None) -> Standing:
+    """How a run stands now. Slurm is asked only about runs that were handed to it.
+
+    Args:
+        layout: the run.
+        slurm: the cluster; this machine's unless given.
+
+    Raises:
+        UserError: the run's journal is damaged.
+    """
+    submission, status = read_submission(layout), read_status(layout)
+    if submission and submission.executor == "slurm":
+        return _in_slurm(layout, submission, status, slurm)
+    if submission and (supervised := _supervised(submission)):
+        return supervised
+    if status.is_alive():
+        words = f"process {status.pid} on {status.host} trains it"
+        return Standing(True, words, pid=status.pid)
+    if _trains_elsewhere(status):
+        return Standing(True, f"process {status.pid} on {status.host} trains it")
+    if submission and _is_being_submitted(submission):
+        return Standing(True, f"it is being submitted on {submission.host}")
+    return _ended(submission, status)
+
+
+def _supervised(submission: Submission) -> Standing | None:
+    job = submission.last_job
+    if job is None or job.host != socket.gethostname() or not is_living(int(job.id), job.born):
+        return None
+    words = f"process {job.id} on {job.host} carries it out"
+    return Standing(True, words, pid=int(job.id))
+
+
+def _in_slurm(
+    layout: RunLayout, submission: Submission, status: Status, slurm: Slurm | None
+) -> Standing:
+    from fusionrun.slurm.client import Slurm
+    from fusionrun.submit.queueing import jobs_of
+
+    try:
+        known = {job.id for job in submission.jobs}
+        jobs = jobs_of(slurm or Slurm(), layout, known)
+    except SchedulerError as error:
+        return _unasked(submission, status, error)
+    if jobs:
+        job = jobs[-1]
+        return Standing(True, f"job {job.handle} {_DOES.get(job.state, job.state)}", job=job)
+    if _is_being_submitted(submission):
+        return Standing(True, f"it is being submitted on {submission.host}")
+    return _ended(submission, status)
+
+
+_DOES: Final[Mapping[str, str]] = {"PENDING": "waits in the queue", "RUNNING": "runs"}
+
+
+def _unasked(submission: Submission, status: Status, error: SchedulerError) -> Standing:
+    if submission.state == "rejected" or status.state in _ENDED:
+        return _ended(submission, status)
+    if submission.job_id is None and not _is_being_submitted(submission):
+        return _ended(submission, status)
+    said = str(error).splitlines()[0]
+    words = f"job {submission.job_id} was {status.state} when last heard of ({said})"
+    return Standing(True, words, is_certain=False)
+
+
+def _ended(submission: Submission | None, status: Status) -> Standing:
+    if status.state in _ENDED:
+        return Standing(False, status.state, is_complete=status.state == "completed")
+    if submission and submission.state in ("rejected", "cancelled"):
+        return Standing(False, submission.state)
+    if status.state == "prepared":
+        return Standing(False, "never begun")
+    if status.state == "queued":
+        return Standing(False, "its job is gone, and had not begun")
+    return Standing(False, f"its process is gone, after epoch {status.epoch}")
+
+
+def _trains_elsewhere(status: Status) -> bool:
+    return (
+        status.state == "running"
+        and status.host != socket.gethostname()
+        and time.time() - status.heartbeat < FRESH_S
+    )
+
+
+def _is_being_submitted(submission: Submission) -> bool:
+    if submission.state != "preparing":
+        return False
+    return time.time() - datetime.fromisoformat(submission.time).timestamp() < SUBMITTING_S

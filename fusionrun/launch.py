@@ -43,7 +43,7 @@ def foresee(plan: Plan, runs_dir: Path, *, new: bool) -> Start:
         UserError: as for `prepare`.
     """
     identity = run_id(plan.name, plan.hash, plan.seed)
-    earlier = list(_earlier(runs_dir, identity))
+    earlier = list(earlier_runs(runs_dir, identity))
     if not new:
         for layout in reversed(earlier):
             if read_status(layout).state == "completed" and _same_data(layout, plan):
@@ -89,7 +89,7 @@ def prepare(
     return start
 
 
-def _earlier(runs_dir: Path, identity: str) -> Iterator[RunLayout]:
+def earlier_runs(runs_dir: Path, identity: str) -> Iterator[RunLayout]:
     """The runs of one plan and seed, oldest first: `identity`, `identity-2`, …"""
     end = next_free(runs_dir, identity)
     name, number = identity, 1

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
+from fusionrun.cli.options import (
+    JsonOption,
+    RecipeArgument,
+    RunsOption,
+    SetOption,
+    SiteOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from fusionrun.recipe.read import Source
     from fusionrun.slurm.client import Slurm, Verdict
     from fusionrun.submit.submit import Draft, Order
     from fusionrun.submit.waiting import After
@@ -34,6 +41,7 @@ ExecutorOption = Annotated[
 def submit(
     recipe: RecipeArgument,
     set_: SetOption = None,
+    site: SiteOption = None,
     runs: RunsOption = None,
     executor: ExecutorOption = None,
     after: Annotated[
@@ -46,16 +54,45 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show script and verdict; write and queue nothing")
     ] = False,
+    template: Annotated[
+        Path | None,
+        typer.Option("--template", metavar="FILE", help="a batch script's template of your own"),
+    ] = None,
     new: Annotated[
         bool, typer.Option("--new", help="a new run although this one goes on, or has completed")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Queue a recipe: show what will run, copy the code, and hand it to Slurm."""
+    from dataclasses import replace
+
     from fusionrun.slurm.client import Slurm
     from fusionrun.submit.submit import draft
 
-    order = _order(recipe, set_ or [], runs, executor, (after, after_any), new)
+    source = _source(recipe, set_ or [], site)
+    if source.recipe.sweep is not None:
+        from fusionrun.cli.submit_sweep import submit_sweep
+
+        submit_sweep(
+            recipe,
+            set_ or [],
+            site,
+            runs,
+            waits=after is not None or after_any is not None,
+            executor=executor.value if executor else None,
+            template=_text(template),
+            dry_run=dry_run,
+            new=new,
+            json=json,
+        )
+        return
+    order = replace(
+        _order(source, runs),
+        executor=executor.value if executor else None,
+        after=_after(runs, after, after_any),
+        template=_text(template),
+        new=new,
+    )
     slurm = Slurm()
     drafted = draft(order, slurm)
     if drafted.finished:
@@ -66,40 +103,40 @@ def submit(
         _submit(drafted, slurm, json)
 
 
-def _order(
-    recipe: Path,
-    settings: list[str],
-    runs: str | None,
-    executor: ExecutorName | None,
-    after: tuple[str | None, str | None],
-    new: bool,
-) -> Order:
+def _source(recipe: Path, settings: list[str], site: str | None) -> Source:
+    from fusionrun.recipe.read import read_recipe
+    from fusionrun.recipe.site import site_file
+
+    return read_recipe(recipe, settings, site_file(site))
+
+
+def _order(source: Source, runs: str | None) -> Order:
     from fusionrun.plan.resolve import make_plan
     from fusionrun.plan.unsupported import refuse_unsupported
-    from fusionrun.recipe.read import read_recipe
     from fusionrun.store.runs import runs_dir
     from fusionrun.submit.submit import Order
 
-    source = read_recipe(recipe, settings)
     directory = runs_dir(runs)
     plan = make_plan(source, directory)
     refuse_unsupported(plan)
-    return Order(
-        source=source,
-        plan=plan,
-        folder=source.base_dir,
-        runs_dir=directory,
-        executor=executor.value if executor else None,
-        after=_after(directory, *after),
-        new=new,
-    )
+    return Order(source=source, plan=plan, folder=source.base_dir, runs_dir=directory)
 
 
-def _after(directory: Path, ok: str | None, any_: str | None) -> After | None:
+def _text(template: Path | None) -> str | None:
     from fusionrun.errors import UserError
-    from fusionrun.store.runs import find_run
+
+    try:
+        return template.read_text(encoding="utf-8") if template else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{template}: cannot be read: {error}") from error
+
+
+def _after(runs: str | None, ok: str | None, any_: str | None) -> After | None:
+    from fusionrun.errors import UserError
+    from fusionrun.store.runs import find_run, runs_dir
     from fusionrun.submit.waiting import After
 
+    directory = runs_dir(runs)
     if ok is not None and any_ is not None:
         raise UserError("--after and --after-any: expected one of them, got both")
     if ok is not None:

@@ -5,7 +5,7 @@ and all of them are planned before anything is trained.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Point(NamedTuple):
 
 
 def plan_points(
-    recipe: Path, settings: Sequence[str], runs_dir: Path
+    recipe: Path, settings: Sequence[str], runs_dir: Path, site: Path | None = None
 ) -> tuple[Source, tuple[Point, ...]]:
     """Plan every point of a recipe's sweep.
 
@@ -46,6 +46,7 @@ def plan_points(
         recipe: the recipe's file.
         settings: arguments of `--set`; what the sweep sets lies on top of them.
         runs_dir: where `weights: run:…` are looked for.
+        site: a file with a `slurm` section below the recipe's own.
 
     Returns:
         The recipe as it is written, and its points: the grid's combinations, the last key moving
@@ -55,7 +56,7 @@ def plan_points(
         UserError: the recipe has no sweep, or one of no points, of too many, or of twins.
         RecipeError: a point is no valid recipe; the places are those of the sweep's keys.
     """
-    source = read_recipe(recipe, settings)
+    source = read_recipe(recipe, settings, site)
     sweep = source.recipe.sweep
     if sweep is None:
         raise UserError(f"{recipe}: has no 'sweep'; 'fusionrun plan' shows its one run")
@@ -65,7 +66,10 @@ def plan_points(
             f"{source.document.place(('sweep',))}: a sweep of {len(combinations) or 'no'} points; "
             f"expected grid, zip or seeds that make 1 to {MAX_POINTS:,}"
         )
-    points = tuple(_point(recipe, settings, own, source, runs_dir) for own in combinations)
+    points = tuple(
+        _point(own, source, lambda texts: read_recipe(recipe, [*settings, *texts], site), runs_dir)
+        for own in combinations
+    )
     _refuse_twins(points, source)
     return source, points
 
@@ -83,11 +87,15 @@ def _combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 
 def _point(
-    recipe: Path, settings: Sequence[str], own: Mapping[str, Any], source: Source, runs_dir: Path
+    own: Mapping[str, Any],
+    source: Source,
+    read: Callable[[Sequence[str]], Source],
+    runs_dir: Path,
 ) -> Point:
-    texts = [f"{key}={flow(value)}" for key, value in own.items()]
+    # A point is one run, and has no sweep of its own.
+    texts = ["sweep=null", *(f"{key}={flow(value)}" for key, value in own.items())]
     try:
-        return Point(own, make_plan(read_recipe(recipe, [*settings, *texts]), runs_dir))
+        return Point(own, make_plan(read(texts), runs_dir))
     except RecipeError as error:
         raise RecipeError([_in_the_sweep(p, own, source) for p in error.problems]) from error
 

@@ -25,7 +25,7 @@ from fusionrun.submit.journal import (
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
 
-__all__ = ["ask", "hand_over", "rejected_on_error"]
+__all__ = ["ask", "begin", "hand_over", "rejected_on_error"]
 
 
 @contextmanager
@@ -84,13 +84,13 @@ def hand_over(layout: RunLayout, slurm: Slurm, arguments: Sequence[str] = ()) ->
             (SubmitTimeout), and the journal stays as it is, so that the job is looked for.
     """
     with rejected_on_error(layout):
-        submission = _begun(layout)
+        submission = begin(layout)
         job_id = _handed(layout, submission, slurm, arguments)
     add_event(layout, "queued", job_id=job_id, executor=submission.executor)
     return job_id
 
 
-def _begun(layout: RunLayout) -> Submission:
+def begin(layout: RunLayout) -> Submission:
     """Written down before anybody is asked: what follows in the events belongs to this."""
     submission = read_submission(layout)
     if submission is None:

@@ -122,7 +122,7 @@ def _supervise(layout: RunLayout) -> int:
     from fusionrun.submit.after import after
 
     try:
-        if why := _waited_in_vain(layout):
+        if why := _waited_in_vain(layout) or _code_is_gone(layout):
             return _give_up(layout, why)
         code = _train(layout)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -163,6 +163,13 @@ def _waited_in_vain(layout: RunLayout) -> str:
     if after["kind"] == "ok" and not found.is_complete:
         return f"{other.id} did not complete ({found.words}), and this run waited for it"
     return ""
+
+
+def _code_is_gone(layout: RunLayout) -> str:
+    """Why the training would not run the snapshot: Python would take another fusionrun instead."""
+    submission = read_submission(layout)
+    first = submission.pythonpath[0] if submission and submission.pythonpath else ""
+    return "" if os.path.isdir(first) else f"{first}: the snapshot of the code is gone"
 
 
 def _give_up(layout: RunLayout, why: str) -> int:

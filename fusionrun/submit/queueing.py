@@ -36,9 +36,14 @@ def jobs_of(slurm: Slurm, layout: RunLayout, known: Collection[str] = ()) -> lis
     Raises:
         SchedulerError: the scheduler is out of reach.
     """
-    found = (job for job in slurm.find(layout.id) if job.is_living)
-    ours = [job for job in found if job.id in known or _is_of(slurm, job, layout)]
+    ours = [job for job in slurm.queue() if job.is_living and _is_ours(slurm, job, layout, known)]
     return sorted(ours, key=lambda job: int(job.id))
+
+
+def _is_ours(slurm: Slurm, job: QueuedJob, layout: RunLayout, known: Collection[str]) -> bool:
+    if job.handle in known or job.id in known:
+        return True  # (a task of an array bears the array's comment)
+    return job.run_id == layout.id and _is_of(slurm, job, layout)
 
 
 def _is_of(slurm: Slurm, job: QueuedJob, layout: RunLayout) -> bool:

@@ -39,6 +39,7 @@ __all__ = [
     "choose_executor",
     "draft",
     "place",
+    "placed_problem",
     "script",
     "script_of",
     "verdict",
@@ -56,6 +57,7 @@ class Order:
         runs_dir: where runs live.
         executor: slurm or local; None: whichever fits (`choose_executor`).
         after: a run to wait for.
+        template: of the batch script, a user's own; None: the one that ships.
         new: a new run, whatever became of those before.
     """
 
@@ -65,6 +67,7 @@ class Order:
     runs_dir: Path
     executor: Executor | None = None
     after: After | None = None
+    template: str | None = None
     new: bool = False
 
 
@@ -110,7 +113,7 @@ def choose_executor(wanted: Executor | None, plan: Plan, slurm: Slurm) -> Chosen
     if wanted:
         return Chosen(wanted, "as asked for")
     if plan.settings.slurm is not None:
-        return Chosen("slurm", "the recipe has a slurm section")
+        return Chosen("slurm", "the recipe or the site has a slurm section")
     if slurm.available():
         return Chosen("slurm", "this machine has sbatch; the cluster's defaults apply")
     return Chosen("local", "the recipe has no slurm section, and this machine no sbatch")
@@ -157,12 +160,12 @@ def _asked_of_slurm(settings: Mapping[str, Any], source: Source) -> tuple[int, i
     from fusionrun.slurm.checks import problems, time_s
     from fusionrun.slurm.request import world_size
 
-    if found := [_placed(problem, source) for problem in problems(settings)]:
+    if found := [placed_problem(problem, source) for problem in problems(settings)]:
         raise RecipeError(found)
     return world_size(settings), time_s(settings["time"]) if settings["time"] else None
 
 
-def _placed(problem: Problem, source: Source) -> Problem:
+def placed_problem(problem: Problem, source: Source) -> Problem:
     """The problem, told where the recipe has the key."""
     path = tuple(problem.key.split("."))
     if problem.place is None and source.document.has(path):
@@ -171,7 +174,12 @@ def _placed(problem: Problem, source: Source) -> Problem:
 
 
 def script_of(
-    layout: RunLayout, plan: Plan, python: str, pythonpath: tuple[str, ...], settings: Any
+    layout: RunLayout,
+    plan: Plan,
+    python: str,
+    pythonpath: tuple[str, ...],
+    settings: Mapping[str, Any],
+    template: str | None = None,
 ) -> str:
     """The batch script of a run: the same text for the same arguments."""
     from fusionrun.slurm.script import Job as ScriptJob
@@ -185,9 +193,7 @@ def script_of(
             python=python,
             pythonpath=pythonpath,
             settings=settings,
-            after=None,
-            array=None,
-            template=None,
+            template=template,
         )
     )
 
@@ -202,6 +208,7 @@ def script(drafted: Draft) -> str:
         sys.executable,
         drafted.snapshot.python_path(),
         drafted.settings,
+        drafted.order.template,
     )
 
 

@@ -59,11 +59,13 @@ SURFACE = {
     "submit": {
         "RECIPE",
         "--set",
+        "--site",
         "--runs",
         "--executor",
         "--after",
         "--after-any",
         "--dry-run",
+        "--template",
         "--new",
         "--json",
         "--help",

@@ -1,0 +1,119 @@
+"""`fusionrun submit` for a recipe with a sweep: all of its points, as an array of Slurm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from fusionrun.submit.array import Array, ArrayDraft, Queued
+
+
+def submit_sweep(
+    recipe: Path,
+    settings: Sequence[str],
+    site: str | None,
+    runs: str | None,
+    *,
+    waits: bool,
+    executor: str | None,
+    template: str | None,
+    dry_run: bool,
+    new: bool,
+    json: bool,
+) -> None:
+    """Plan every point, then queue what has not completed."""
+    from fusionrun.errors import NotYetError
+    from fusionrun.plan.sweep import plan_points
+    from fusionrun.plan.unsupported import refuse_unsupported
+    from fusionrun.recipe.site import site_file
+    from fusionrun.slurm.client import Slurm
+    from fusionrun.store.runs import runs_dir
+    from fusionrun.submit.array import arrays, draft_array, place_array, queue_array
+
+    if executor == "local":
+        raise NotYetError(
+            "a sweep goes to Slurm as an array; here, submit its points one by one: "
+            "remove 'sweep' and give --set KEY=VALUE"
+        )
+    if waits:
+        raise NotYetError("a sweep cannot wait for a run yet; submit it when that run has ended")
+    directory = runs_dir(runs)
+    source, points = plan_points(recipe, settings, directory, site_file(site))
+    for point in points:
+        refuse_unsupported(point.plan)
+    slurm = Slurm()
+    draft = draft_array(source, points, directory, slurm, new=new, template=template)
+    if not json:
+        typer.echo("\n".join(_screen(draft)))
+    if dry_run:
+        _show_dry_run(tuple(arrays(draft)), json)
+        return
+    queued = [queue_array(array, slurm) for array in place_array(draft)]
+    if json:
+        _print_json(draft, queued)
+        return
+    for each in queued:
+        typer.echo("\n".join(_queued_lines(each)))
+    if not queued:
+        typer.echo("nothing was submitted; --new runs every point again")
+
+
+def _screen(draft: ArrayDraft) -> Iterator[str]:
+    plan = draft.slots[0].point.plan
+    tasks = len(draft.submitted)
+    yield f"{plan.name}  ·  a sweep of {len(draft.slots)} points, {tasks} to submit"
+    yield ""
+    width = max(len(str(slot.point)) for slot in draft.slots)
+    for slot in draft.slots:
+        yield f"  {slot.point!s:{width}}  {slot.layout.id}  {slot.words}"
+    yield ""
+    yield f"snapshot    {draft.snapshot.id}: {len(draft.snapshot.files)} files"
+    throttle = draft.settings["array_throttle"]
+    if throttle:
+        yield f"at once     {throttle}"
+
+
+def _show_dry_run(made: Sequence[Array], json: bool) -> None:
+    from json import dumps
+
+    if json:
+        typer.echo(dumps({"state": "dry run", "scripts": [a.script for a in made]}, indent=2))
+        return
+    for array in made:
+        typer.echo(f"\n{array.script.rstrip()}\n")
+    typer.echo("nothing was written, nothing was queued")
+
+
+def _queued_lines(queued: Queued) -> Iterator[str]:
+    array = queued.array
+    yield f"verdict     {queued.verdict.words}"
+    yield f"script      {array.layout.job_script}"
+    yield f"array       {queued.job_id}: {len(array.slots)} tasks"
+    yield "next        fusionrun status"
+
+
+def _print_json(draft: ArrayDraft, queued: Sequence[Queued]) -> None:
+    from json import dumps
+
+    handles = {
+        slot.layout.id: f"{each.job_id}_{number}"
+        for each in queued
+        for number, slot in enumerate(each.array.slots)
+    }
+    points: list[dict[str, Any]] = [
+        {
+            "run": slot.layout.id,
+            "directory": str(slot.layout.root),
+            "settings": dict(slot.point.settings),
+            "state": slot.fate,
+            "job_id": handles.get(slot.layout.id),
+        }
+        for slot in draft.slots
+    ]
+    content = {"arrays": [each.job_id for each in queued], "points": points}
+    typer.echo(dumps(content, indent=2, ensure_ascii=False))

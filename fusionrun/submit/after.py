@@ -209,7 +209,9 @@ def after(layout: RunLayout, code: int, *, cancelled: bool) -> int:
     submission = read_submission(layout)
     action = decide(_ended(layout, submission, code, cancelled))
     if action.died:
-        _record_death(layout, code)
+        add_event(layout, "died", code=code, job_id=os.environ.get("SLURM_JOB_ID"))
+    if action.exit_code:
+        _mark_failed(layout)
     if action.kind == "none":
         if action.why != COMPLETED:  # (which the trainer has said itself)
             details = {"why": action.why, "code": action.exit_code, "step": action.step}
@@ -255,13 +257,12 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     return content if isinstance(content, Mapping) else None
 
 
-def _record_death(layout: RunLayout, code: int) -> None:
-    """The trainer could not say that it is gone; otherwise it would look as if it ran."""
+def _mark_failed(layout: RunLayout) -> None:
+    """Where the trainer could not say so: it was killed, or could not even begin."""
     from fusionrun.store.status import mark_status, read_status
 
-    add_event(layout, "died", code=code, job_id=os.environ.get("SLURM_JOB_ID"))
     status = read_status(layout)
-    if status.state == "running":
+    if status.state in ("queued", "running"):
         mark_status(layout, "failed", job_id=status.job_id)
 
 

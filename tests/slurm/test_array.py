@@ -1,0 +1,119 @@
+"""A sweep on a real Slurm: one array, a throttle, and only what failed again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusionrun.plan.sweep import plan_points
+from fusionrun.slurm.client import Slurm
+from fusionrun.slurm.script import header
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import read_status
+from fusionrun.submit.array import arrays, draft_array
+from fusionrun.submit.journal import read_submission
+from tests.slurm_cluster import Cluster
+from tests.submit.life import call, environment, until, write_recipe
+
+# The last of the six asks for a device that is not there.
+SIX = """\
+sweep: {zip: {seed: [0, 1, 2, 3, 4, 5], training.device: [cpu, cpu, cpu, cpu, cpu, cuda]}}
+slurm: {nodes: 1, array_throttle: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_recipe(tmp_path / "r.yaml", "it's $six", epochs=3, more=SIX)
+    return tmp_path
+
+
+def fusionrun(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return call(*arguments, cwd=folder, env=environment(**cluster.env))
+
+
+def submitted(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    done = fusionrun(cluster, folder, "submit", "r.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def state(point: dict[str, Any]) -> str:
+    return read_status(RunLayout(Path(point["directory"]))).state
+
+
+@pytest.mark.slow
+def test_six_points_run_two_at_a_time_and_only_the_failed_one_is_queued_again(
+    cluster: Cluster, folder: Path
+) -> None:
+    first = submitted(cluster, folder)
+    (array,) = first["arrays"]
+    assert [point["job_id"] for point in first["points"]] == [f"{array}_{n}" for n in range(6)]
+    at_once = []
+
+    def is_over() -> bool:
+        states = cluster.squeue("-h", "-r", "-o", "%T").split()
+        at_once.append(sum(word in ("RUNNING", "COMPLETING") for word in states))
+        return not states
+
+    until("the array is over", is_over, timeout_s=120)
+    assert max(at_once) == 2
+    assert [state(point) for point in first["points"]] == ["completed"] * 5 + ["failed"]
+
+    again = submitted(cluster, folder)
+    assert [point["state"] for point in again["points"]] == ["completed"] * 5 + ["goes on"]
+    assert again["points"][5]["directory"] == first["points"][5]["directory"]
+    assert [point["job_id"] for point in again["points"]] == [None] * 5 + [
+        f"{again['arrays'][0]}_0"
+    ]
+
+
+def test_while_it_waits_a_sweep_is_not_queued_twice(cluster: Cluster, folder: Path) -> None:
+    later = "--set=slurm.extra={begin: now+1hour}"
+    assert fusionrun(cluster, folder, "submit", "r.yaml", later).returncode == 0
+    done = fusionrun(cluster, folder, "submit", "r.yaml", later)
+    assert "a sweep of 6 points, 0 to submit" in done.stdout
+    assert "waits in the queue" in done.stdout
+    (array,) = {line.partition("_")[0] for line in cluster.squeue("-h", "-r", "-o", "%i").split()}
+    runs = sorted((folder / "runs").glob("*-s0"))
+    assert fusionrun(cluster, folder, "cancel", runs[0].name).returncode == 0
+    assert f"{array}_0" not in cluster.squeue("-h", "-r", "-o", "%i").split()
+
+
+def test_a_dry_run_shows_the_script_and_writes_nothing(cluster: Cluster, folder: Path) -> None:
+    done = fusionrun(cluster, folder, "submit", "r.yaml", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    script = done.stdout[done.stdout.index("#!/bin/bash") :]
+    assert header(script)["array"] == "0-5%2"
+    assert not (folder / "runs").exists()
+    assert cluster.squeue("-h") == ""
+
+
+def test_a_sweep_beyond_what_an_array_may_hold_is_split(cluster: Cluster, folder: Path) -> None:
+    source, points = plan_points(folder / "r.yaml", [], folder / "runs")
+    draft = draft_array(source, points, folder / "runs", Slurm(cluster.environment()))
+    assert draft.max_array_size == 1001
+    made = list(arrays(replace(draft, max_array_size=4)))
+    assert [header(array.script)["array"] for array in made] == ["0-3%2", "0-1%2"]
+    assert len({array.layout.id for array in made}) == 2
+
+
+def test_a_refused_array_marks_every_run_rejected(cluster: Cluster, folder: Path) -> None:
+    done = fusionrun(cluster, folder, "submit", "r.yaml", "--set", "slurm.partition=nowhere")
+    assert done.returncode == 4
+    assert "invalid partition" in done.stderr.lower()
+    runs = [RunLayout(path) for path in (folder / "runs").glob("*-s?")]
+    assert len(runs) == 6
+    states = {submission.state for run in runs if (submission := read_submission(run))}
+    assert states == {"rejected"}
+
+
+def test_a_sweep_is_not_for_the_local_executor(cluster: Cluster, folder: Path) -> None:
+    done = fusionrun(cluster, folder, "submit", "r.yaml", "--executor", "local")
+    assert done.returncode == 2
+    assert "a sweep goes to Slurm as an array" in done.stderr

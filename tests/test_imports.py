@@ -38,6 +38,7 @@ COMMANDS = {
     "plan --against": ("plan", str(RECIPE), "--set", "seed=1", "--against", str(RECIPE)),
     "schema": ("schema",),
     "init": ("init", "new.yaml"),
+    "submit --dry-run": ("submit", str(RECIPE), "--executor", "local", "--dry-run"),
 }
 
 

@@ -7,7 +7,6 @@ directory: submitting a sweep again submits what is missing.
 from __future__ import annotations
 
 import hashlib
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -38,7 +37,7 @@ from fusionrun.submit.journal import (
 )
 from fusionrun.submit.snapshot import Snapshot, scan, store
 from fusionrun.submit.standing import standing
-from fusionrun.submit.submit import placed_problem, script_of
+from fusionrun.submit.submit import first_submission, placed_problem, script_of
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -254,21 +253,7 @@ def _submission(slot: Slot, draft: ArrayDraft) -> Submission:
     if before is not None:
         again = before.changed("preparing")
         return replace(again, executor="slurm", slurm=draft.settings, after=None)
-    snapshot = draft.snapshot
-    return Submission(
-        executor="slurm",
-        state="preparing",
-        time=now(),
-        snapshot={
-            "id": snapshot.id,
-            "commit": snapshot.commit,
-            "left_out": [list(left) for left in snapshot.left_out],
-        },
-        slurm=draft.settings,
-        python=sys.executable,
-        pythonpath=snapshot.python_path(),
-        host=socket.gethostname(),
-    )
+    return first_submission("slurm", draft.snapshot, draft.settings)
 
 
 def queue_array(array: Array, slurm: Slurm) -> Queued:

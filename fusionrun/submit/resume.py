@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,10 +15,10 @@ from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import write_text
 from fusionrun.store.layout import RunLayout
 from fusionrun.submit.handing import ask, hand_over, rejected_on_error
-from fusionrun.submit.journal import Executor, Submission, now, read_submission, write_submission
+from fusionrun.submit.journal import Executor, Submission, read_submission, write_submission
 from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
 from fusionrun.submit.standing import standing
-from fusionrun.submit.submit import choose_executor, script_of
+from fusionrun.submit.submit import choose_executor, first_submission, script_of
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -102,16 +101,7 @@ def _first(runs_dir: Path, plan: Plan, slurm: Slurm, executor: Executor | None) 
     """
     chosen = choose_executor(executor, plan, slurm).executor
     snapshot = take_snapshot(None, runs_dir)
-    return Submission(
-        executor=chosen,
-        state="preparing",
-        time=now(),
-        snapshot={"id": snapshot.id, "commit": None, "left_out": []},
-        slurm=_settings(plan) if chosen == "slurm" else {},
-        python=sys.executable,
-        pythonpath=snapshot.python_path(),
-        host=socket.gethostname(),
-    )
+    return first_submission(chosen, snapshot, _settings(plan) if chosen == "slurm" else {})
 
 
 def _settings(plan: Plan) -> dict[str, object]:

@@ -38,6 +38,7 @@ __all__ = [
     "Order",
     "choose_executor",
     "draft",
+    "first_submission",
     "place",
     "placed_problem",
     "script",
@@ -250,9 +251,19 @@ def place(drafted: Draft) -> Draft:
 
 
 def _submission(drafted: Draft) -> Submission:
-    snapshot = drafted.snapshot
+    settings = drafted.settings if drafted.chosen.executor == "slurm" else {}
+    return first_submission(drafted.chosen.executor, drafted.snapshot, settings, drafted.wait.after)
+
+
+def first_submission(
+    executor: Executor,
+    snapshot: Snapshot,
+    settings: Mapping[str, Any],
+    after: Mapping[str, str] | None = None,
+) -> Submission:
+    """The journal of a run that is being handed over for the first time, from this machine."""
     return Submission(
-        executor=drafted.chosen.executor,
+        executor=executor,
         state="preparing",
         time=now(),
         snapshot={
@@ -260,9 +271,9 @@ def _submission(drafted: Draft) -> Submission:
             "commit": snapshot.commit,
             "left_out": [list(left) for left in snapshot.left_out],
         },
-        slurm=drafted.settings if drafted.chosen.executor == "slurm" else {},
+        slurm=settings,
         python=sys.executable,
         pythonpath=snapshot.python_path(),
-        after=drafted.wait.after,
+        after=after,
         host=socket.gethostname(),
     )

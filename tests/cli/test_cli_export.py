@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,8 @@ from fusionrun.train.assemble import make_network
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.tables import Table
 
+pytestmark = pytest.mark.usefixtures("numerics")
+
 RECIPE = """\
 version: 1
 name: exported
@@ -35,16 +36,6 @@ experts:
 fusion: {type: concatenation}
 training: {epochs: 2, device: cpu}
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _numerics() -> Iterator[None]:
-    """A job pins the whole process; other tests get it back as it was."""
-    threads = torch.get_num_threads()
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

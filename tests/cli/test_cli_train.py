@@ -13,12 +13,10 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from fusionrun.cli.main import make_app
@@ -26,6 +24,8 @@ from fusionrun.store.components import read_manifest, verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
+
+pytestmark = pytest.mark.usefixtures("numerics")
 
 RECIPE = """\
 version: 1
@@ -38,16 +38,6 @@ experts:
 fusion: {type: concatenation}
 training: {epochs: 2, device: cpu}
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _numerics() -> Iterator[None]:
-    """A job pins the whole process; other tests get it back as it was."""
-    threads = torch.get_num_threads()
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fusionrun.errors import DataError, TrainingError
 from fusionrun.job import main
@@ -26,6 +24,8 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.train import job
 from tests.train.scripted_job import Script, obeyed, started
+
+pytestmark = pytest.mark.usefixtures("numerics")
 
 # 160 training rows in batches of 32: five steps an epoch. Windows of three batches: an epoch is
 # one of three and one of two, so that steps 6 and 7 are in mid-window. Dropout draws.
@@ -46,16 +46,6 @@ knowledge_transfer: {expert_gradient_accumulation: 3, knowledge_distillation_wei
 training: {epochs: 5, batch_size: 32, device: cpu}
 """
 STEPS = 25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _numerics() -> Iterator[None]:
-    """A job pins the whole process; other tests get it back as it was."""
-    threads = torch.get_num_threads()
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 def prepared(folder: Path, *settings: str, recipe: str = RECIPE) -> RunLayout:

@@ -7,7 +7,7 @@ import math
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,11 @@ from fusionrun.train.evaluate import split_logits
 from fusionrun.train.metrics import path_metrics
 from fusionrun.train.tables import Table
 
+pytestmark = pytest.mark.usefixtures("numerics")
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 METRICS = ["accuracy", "macro_f1", "nll", "ece"]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _numerics() -> Iterator[None]:
-    """A job pins the whole process; other tests get it back as it was."""
-    threads = torch.get_num_threads()
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
 
 
 def prepared(recipe: Path, runs: Path, *settings: str) -> RunLayout:

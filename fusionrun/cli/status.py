@@ -1,0 +1,107 @@
+"""`fusionrun status`: how runs stand, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fusionrun.cli.options import JsonOption, RunsOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from fusionrun.store.layout import RunLayout
+    from fusionrun.watch.look import Look
+
+OUT_OF_REACH = 4
+EVERY_S = 5.0
+
+
+def status(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="id, part of it, or directory; else all runs"),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="look again every 5 seconds until all have ended")
+    ] = False,
+    json: JsonOption = False,
+    runs: RunsOption = None,
+) -> None:
+    """Show how runs stand; with RUN why it waits, or why it failed, and what to do.
+
+    Ends with 4 where Slurm is out of reach and the states shown are the last known ones.
+    """
+    from fusionrun.store.runs import runs_dir
+
+    directory = runs_dir(runs)
+    seen = _watch(directory, run, json) if watch else _once(directory, run, json)
+    if not seen.is_certain:
+        raise typer.Exit(OUT_OF_REACH)
+
+
+def _once(directory: Path, run: str | None, json: bool) -> Look:
+    from fusionrun.watch.columns import make_console
+    from fusionrun.watch.look import look
+
+    seen = look(_meant(directory, run))
+    if json:
+        typer.echo(_as_json(seen, directory, run, indent=2))
+    else:
+        _print(seen, directory, run, make_console())
+    return seen
+
+
+def _watch(directory: Path, run: str | None, json: bool) -> Look:
+    """Look again and again: on a terminal in place, as JSON one line a look, else one below."""
+    import time
+
+    from fusionrun.watch.columns import make_console
+    from fusionrun.watch.look import look
+    from fusionrun.watch.state import ENDED
+
+    console = make_console()
+    while True:
+        seen = look(_meant(directory, run))
+        if json:
+            typer.echo(_as_json(seen, directory, run, indent=None))
+        else:
+            console.clear()  # (does nothing where the output is piped)
+            _print(seen, directory, run, console)
+        if seen.is_certain and all(each.state.word in ENDED for each in seen.runs):
+            return seen
+        time.sleep(EVERY_S)
+
+
+def _meant(directory: Path, run: str | None) -> Sequence[RunLayout]:
+    from fusionrun.store.runs import find_run, list_runs
+
+    return list_runs(directory) if run is None else [find_run(directory, run)]
+
+
+def _as_json(seen: Look, directory: Path, run: str | None, indent: int | None) -> str:
+    from json import dumps
+
+    from fusionrun.watch.look import look_as_json, run_as_json
+    from fusionrun.watch.screen import LOG_LINES
+
+    content = look_as_json(seen, directory) if run is None else run_as_json(seen, LOG_LINES)
+    return dumps(content, indent=indent, ensure_ascii=False)
+
+
+def _print(seen: Look, directory: Path, run: str | None, console: Console) -> None:
+    from fusionrun.watch.screen import print_run, summary, table, unreachable_note
+
+    if run is not None:
+        print_run(seen, console)
+    elif seen.runs:
+        console.print(table(seen, console.width))
+        console.print(summary(seen), style="dim", highlight=False)
+    else:
+        typer.echo(f"{directory}: no runs")
+    if note := unreachable_note(seen):
+        typer.echo(note, err=True)

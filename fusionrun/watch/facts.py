@@ -1,0 +1,305 @@
+"""What the files of a run say, gathered once. Judges nothing: that is `state`."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fusionrun.store.checkpoints import list_checkpoints
+from fusionrun.store.layout import RunLayout
+from fusionrun.submit.process import is_living
+from fusionrun.watch.files import (
+    instant,
+    json_lines,
+    json_object,
+    number,
+    section,
+    tail,
+    text,
+    whole,
+)
+
+__all__ = ["WAITING", "Facts", "HandedJob", "RankError", "facts_of"]
+
+EVENT_BYTES: Final = 1 << 18
+"""Of the events, the last: at least two thousand."""
+
+WAITING: Final = frozenset({"", "prepared", "queued"})
+"""States of a run whose next attempt has not begun to train."""
+
+LOG_LINES: Final = 200
+"""Of the log, looked through for the words of Slurm's daemons."""
+
+
+@dataclass(frozen=True)
+class HandedJob:
+    """One job the run was handed over as.
+
+    Attributes:
+        id: Slurm's, or the process id of a local supervisor.
+        host: the supervisor's machine; empty for Slurm.
+        born: when the supervisor began, in the kernel's ticks; 0 when not known.
+    """
+
+    id: str
+    host: str = ""
+    born: int = 0
+
+
+@dataclass(frozen=True)
+class RankError:
+    """The first error of one rank.
+
+    Attributes:
+        rank: which.
+        host: where.
+        time: seconds since 1970.
+        step: steps taken; None before the first.
+        kind: the exception's class.
+        error: its message.
+        traceback: as Python prints it.
+    """
+
+    rank: int
+    host: str
+    time: float
+    step: int | None
+    kind: str
+    error: str
+    traceback: str
+
+    @property
+    def headline(self) -> str:
+        """Kind and first line of the message: `OutOfMemoryError: CUDA out of memory.`"""
+        first = self.error.strip().partition("\n")[0]
+        return f"{self.kind}: {first}" if first else self.kind
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run by its own files, and by what this machine sees of its processes.
+
+    Attributes:
+        layout: the run's paths.
+        state: the trainer's word in `status.json`; empty where there is none.
+        epoch, epochs: done, and of the whole plan (0: not known).
+        step, steps: likewise.
+        started: seconds since 1970 when the first attempt began; None before.
+        heartbeat: likewise of the trainer's last sign of life.
+        attempts: begun.
+        step_s, save_s: seconds of a step, and of the last checkpoint; None when not known.
+        host: where the trainer is or was.
+        pid: of the trainer.
+        status_job: the job that wrote the status; empty for none.
+        executor: `slurm`, `local`, or empty for a run in the foreground.
+        handed: the journal's state: preparing, submitted, rejected, cancelled; or empty.
+        handed_time: of the journal's last change; None when not known.
+        handed_words: the executor's own words about it.
+        jobs: all it was handed over as, the first first.
+        slurm: the settings it was asked for with.
+        waits_for: id of the run it is to come after; empty for none.
+        stop_reason: why it is asked to stop; empty when nobody asks.
+        outcome: how the last attempt ended, by the trainer's word; empty while one goes on.
+        outcome_reason: why.
+        events: the last ones, the first first.
+        trainer_lives: whether its process is there; None where this machine cannot know.
+        supervisor_lives: likewise of the local supervisor.
+        errors: of ranks, the earliest first.
+        log: last lines of the log.
+        checkpoint: steps that the newest checkpoint holds; None without one.
+        made: when the run's directory got its plan; None when not known.
+    """
+
+    layout: RunLayout
+    state: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    steps: int = 0
+    started: float | None = None
+    heartbeat: float | None = None
+    attempts: int = 0
+    step_s: float | None = None
+    save_s: float | None = None
+    host: str = ""
+    pid: int = 0
+    status_job: str = ""
+    executor: str = ""
+    handed: str = ""
+    handed_time: float | None = None
+    handed_words: str = ""
+    jobs: tuple[HandedJob, ...] = ()
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    waits_for: str = ""
+    stop_reason: str = ""
+    outcome: str = ""
+    outcome_reason: str = ""
+    events: Sequence[Mapping[str, Any]] = ()
+    trainer_lives: bool | None = None
+    supervisor_lives: bool | None = None
+    errors: tuple[RankError, ...] = ()
+    log: tuple[str, ...] = ()
+    checkpoint: int | None = None
+    made: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.layout.id
+
+    @property
+    def job_ids(self) -> frozenset[str]:
+        """Its own jobs of Slurm, beyond doubt."""
+        ids = [job.id for job in self.jobs if not job.host]
+        ids += [text(event, "job_id") for event in self.events]
+        return frozenset(id_ for id_ in (*ids, self.status_job) if id_)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the files alone say how it stands, whatever a scheduler would add."""
+        if self.executor != "slurm" or self.state == "completed" or self.handed == "rejected":
+            return True
+        # A job that made room for another is queued again by Slurm, after our last word.
+        return bool(self.last_event("not_requeued", "cancelled")) and (
+            self.outcome_reason != "signal"
+        )
+
+    def last_event(self, *names: str) -> Mapping[str, Any]:
+        """The last of the events so named since the run was last handed over or started."""
+        bounds = ("submitted", "started")
+        event: Mapping[str, Any]
+        for event in reversed(self.events):
+            if event.get("event") in names:
+                return event
+            if event.get("event") in bounds:
+                break
+        return {}
+
+
+def facts_of(layout: RunLayout) -> Facts:
+    """What the files of a run say now."""
+    status, journal = json_object(layout.status), json_object(layout.submission)
+    outcome, stop = json_object(layout.outcome), json_object(layout.stop_request)
+    state, jobs = text(status, "state"), _jobs(journal)
+    epochs, steps = _totals(layout, status)
+    host, pid = text(status, "host"), whole(status, "pid")
+    if state in WAITING:
+        outcome = {}  # of an attempt before
+    open_ = state != "completed"
+    return Facts(
+        layout=layout,
+        state=state,
+        epoch=whole(status, "epoch"),
+        epochs=epochs,
+        step=whole(status, "step"),
+        steps=steps,
+        started=number(status, "started") or None,
+        heartbeat=number(status, "heartbeat") or None,
+        attempts=whole(status, "attempts"),
+        step_s=number(status, "step_s"),
+        save_s=number(status, "save_s"),
+        host=host,
+        pid=pid,
+        status_job=text(status, "job_id"),
+        executor=text(journal, "executor"),
+        handed=text(journal, "state"),
+        handed_time=instant(journal, "time"),
+        handed_words=text(journal, "words"),
+        jobs=jobs,
+        slurm=section(journal, "slurm"),
+        waits_for=text(section(journal, "after"), "run"),
+        stop_reason=_stop_reason(layout, stop),
+        outcome=text(outcome, "outcome"),
+        outcome_reason=text(outcome, "reason"),
+        events=tuple(json_lines(layout.events, EVENT_BYTES)),
+        trainer_lives=_lives(host, pid) if state == "running" else None,
+        supervisor_lives=_supervised(text(journal, "executor"), jobs),
+        errors=_errors(layout) if open_ else (),
+        log=tuple(tail(layout.log, LOG_LINES)) if open_ else (),
+        checkpoint=_checkpoint(layout) if open_ else None,
+        made=_made(layout),
+    )
+
+
+def _totals(layout: RunLayout, status: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs and steps of the whole plan; from the plan itself before the trainer has said."""
+    epochs, steps = whole(status, "epochs"), whole(status, "steps")
+    if steps:
+        return epochs, steps
+    plan = json_object(layout.plan)
+    steps = whole(section(plan, "steps"), "fusion_steps")
+    batches = whole(section(plan, "steps"), "batches_per_epoch")
+    return epochs or (steps // batches if batches else 0), steps
+
+
+def _jobs(journal: Mapping[str, Any]) -> tuple[HandedJob, ...]:
+    listed = journal.get("jobs")
+    found = [entry for entry in (listed if isinstance(listed, list) else []) if _has_id(entry)]
+    jobs = [HandedJob(text(e, "id"), text(e, "host"), whole(e, "born")) for e in found]
+    last = text(journal, "job_id")
+    if last and last not in {job.id for job in jobs}:
+        jobs.append(HandedJob(last))
+    return tuple(jobs)
+
+
+def _has_id(entry: object) -> bool:
+    return isinstance(entry, Mapping) and bool(text(entry, "id"))
+
+
+def _stop_reason(layout: RunLayout, stop: Mapping[str, Any]) -> str:
+    if reason := text(stop, "reason"):
+        return reason
+    return "cancel" if layout.stop_request.exists() else ""  # `touch` asks as well
+
+
+def _lives(host: str, pid: int, born: int = 0) -> bool | None:
+    if not pid or host != socket.gethostname():
+        return None
+    return is_living(pid, born)
+
+
+def _supervised(executor: str, jobs: Sequence[HandedJob]) -> bool | None:
+    if executor != "local" or not jobs or not jobs[-1].id.isdecimal():
+        return None
+    return _lives(jobs[-1].host, int(jobs[-1].id), jobs[-1].born)
+
+
+def _errors(layout: RunLayout) -> tuple[RankError, ...]:
+    pattern = layout.rank_error(0).name.replace("0", "*")
+    try:
+        files = list(layout.logs.glob(pattern))
+    except OSError:
+        return ()
+    found = [_rank_error(json_object(file)) for file in files]
+    return tuple(sorted((e for e in found if e), key=lambda e: (e.time, e.rank)))
+
+
+def _rank_error(content: Mapping[str, Any]) -> RankError | None:
+    if not content:
+        return None
+    step = number(content, "step")
+    return RankError(
+        rank=whole(content, "rank"),
+        host=text(content, "host"),
+        time=instant(content, "time") or float("inf"),
+        step=None if step is None else int(step),
+        kind=text(content, "kind") or "an error",
+        error=text(content, "error"),
+        traceback=text(content, "traceback"),
+    )
+
+
+def _checkpoint(layout: RunLayout) -> int | None:
+    try:
+        return next((found.step for found in list_checkpoints(layout.checkpoints)), None)
+    except OSError:
+        return None
+
+
+def _made(layout: RunLayout) -> float | None:
+    try:
+        return layout.plan.stat().st_mtime
+    except OSError:
+        return None

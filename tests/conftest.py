@@ -1,0 +1,19 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def numerics() -> Iterator[None]:
+    """A job pins the whole process; the tests of other modules get it back as it was."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_deterministic_debug_mode("default")
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)

@@ -1,0 +1,176 @@
+"""What people and programs see of runs, without any cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fusionrun.watch.listing import listing, listing_as_json
+from fusionrun.watch.look import look
+from fusionrun.watch.screen import printable, span, table
+from tests.watch.made import PROGRAM, Made, fusionrun
+
+LONG = "handwritten-digits-1a2b3c4d-s0"
+KEYS = [
+    "id", "directory", "state", "certain", "why", "advice", "executor", "job", "attempts",
+    "epoch", "epochs", "step", "steps", "percent", "eta_s", "time_left_s", "step_s", "save_s",
+    "checkpoint_step", "started", "heartbeat", "heartbeat_age_s", "host", "pid", "log",
+]  # fmt: skip
+
+
+def shown(made: Made, width: int, what: str = "status") -> list[str]:
+    seen, out = look([made.layout]), StringIO()
+    console = Console(file=out, width=width)
+    console.print(table(seen, width) if what == "status" else listing(seen, width))
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0.2, "0s"),
+        (99, "99s"),
+        (100, "2m"),
+        (5990, "1h40m"),
+        (3 * 3600 + 300, "3h05m"),
+        (172_799, "2d00h"),
+        (200_000, "2d07h"),
+        (1e9, "11574d"),
+        (float("inf"), "–"),
+    ],
+)
+def test_a_span_is_short(seconds: float | None, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize("what", ["status", "runs"])
+def test_a_run_takes_one_line_of_eighty_columns(tmp_path: Path, what: str) -> None:
+    made = Made(tmp_path / LONG).status("completed", epoch=60, step=6000, attempts=12)
+    made.layout.results.write_text('{"test": {"global": {"accuracy": 0.9}}}')
+    lines = shown(made, 80, what)
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{LONG}  completed")
+
+
+def test_an_id_is_never_cut_but_folded(tmp_path: Path) -> None:
+    made = Made(tmp_path / ("x" * 100)).status("running")
+    assert "".join(re.findall("x+", "".join(shown(made, 80)))) == "x" * 100
+
+
+def test_a_wide_screen_shows_the_steps(tmp_path: Path) -> None:
+    made = Made(tmp_path / LONG).status("running")
+    assert "1200/6000" in shown(made, 120)[1]
+    assert "1200/6000" not in shown(made, 80)[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "clean"),
+    [
+        ("\x1b[31mred\x1b[0m", "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}[0m"),
+        ("1 %\r50 %\r100 %\r", "100 %"),
+        ("tabs\tstay, ünïcode too", "tabs\tstay, ünïcode too"),
+    ],
+)
+def test_a_line_of_the_log_cannot_steer_the_terminal(line: str, clean: str) -> None:
+    assert printable(line) == clean
+
+
+def test_json_has_every_key_for_every_run(tmp_path: Path) -> None:
+    Made(tmp_path / "a").status("running")
+    Made(tmp_path / "b")
+    done = fusionrun("status", "--json", "--runs", tmp_path)
+    content = json.loads(done.stdout)
+    assert list(content) == ["time", "scheduler", "runs_dir", "runs"]
+    assert [list(run) for run in content["runs"]] == [KEYS, KEYS]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_json_of_one_run_has_the_reasons_of_its_end(tmp_path: Path) -> None:
+    made = Made(tmp_path / "a").status("failed").outcome("failed", "boom").rank_error(1, "boom")
+    made.log("one\ntwo\n")
+    content = json.loads(fusionrun("status", "a", "--json", "--runs", tmp_path).stdout)
+    assert list(content) == ["time", "scheduler", "run"]
+    assert list(content["run"]) == [*KEYS, "post_mortem", "log_tail"]
+    assert content["run"]["log_tail"] == ["one", "two"]
+    assert content["run"]["post_mortem"]["cause"] == "error"
+    assert content["run"]["post_mortem"]["first_error"]["rank"] == 1
+
+
+def test_a_failed_run_is_an_answer(tmp_path: Path) -> None:
+    made = Made(tmp_path / "a").status("failed").rank_error(2, "[bold]no markup[/bold]")
+    made.rank_error(0, "peer gone", age_s=5).log("the last words\n")
+    done = fusionrun("status", "a", "--runs", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the first to fail: rank 2 on n3; 1 more failed after it" in done.stdout
+    assert "RuntimeError: [bold]no markup[/bold]" in done.stdout
+    assert "the last words" in done.stdout
+
+
+def test_what_is_piped_is_plain_and_whole(tmp_path: Path) -> None:
+    name = "r" * 150
+    Made(tmp_path / name).status("running")
+    done = fusionrun("status", "--runs", tmp_path)
+    assert name in done.stdout
+    assert "\x1b" not in done.stdout
+    one = fusionrun("status", name, "--runs", tmp_path).stdout
+    assert all(line == line.rstrip() for line in one.splitlines())
+
+
+def test_no_such_run_ends_with_3(tmp_path: Path) -> None:
+    Made(tmp_path / "a")
+    for command in ("status", "logs"):
+        done = fusionrun(command, "zzz", "--runs", tmp_path)
+        assert (done.returncode, "no such run" in done.stderr) == (3, True)
+
+
+def test_no_runs_is_no_error(tmp_path: Path) -> None:
+    for command in ("status", "runs"):
+        assert fusionrun(command, "--runs", tmp_path).returncode == 0
+    assert json.loads(fusionrun("runs", "--json", "--runs", tmp_path).stdout)["runs"] == []
+
+
+def test_runs_shows_the_headline_of_the_results(tmp_path: Path) -> None:
+    made = Made(tmp_path / "a").status("completed")
+    paths = {"global": 0.9, "pixels": 0.85, "fourier": 0.7, "mean_of_experts": 0.95}
+    results = {"test": {name: {"accuracy": value} for name, value in paths.items()}}
+    made.layout.results.write_text(json.dumps(results))
+    line = shown(made, 120, "runs")[1]
+    assert re.search(r"90\.00%\s+\+5\.00\s+pixels 85\.00%", line)
+    listed = listing_as_json(look([made.layout]), tmp_path)["runs"][0]
+    assert listed["results"] == results
+
+
+def test_a_silent_patience_that_is_no_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSIONRUN_HUNG_S", "soon")
+    done = fusionrun("status", "--runs", tmp_path)
+    assert (done.returncode, "FUSIONRUN_HUNG_S: got 'soon'" in done.stderr) == (2, True)
+
+
+def test_watching_ends_when_all_have_ended(tmp_path: Path) -> None:
+    Made(tmp_path / "a").status("completed")
+    done = fusionrun("status", "--watch", "--json", "--runs", tmp_path)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+
+
+def test_the_log_of_a_foreground_run_is_explained(tmp_path: Path) -> None:
+    Made(tmp_path / "a").status("completed")
+    done = fusionrun("logs", "a", "--runs", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "speaks to its terminal" in done.stderr
+
+
+def test_the_log_comes_as_it_is(tmp_path: Path) -> None:
+    made = Made(tmp_path / "a").status("completed").log("")
+    made.layout.log.write_bytes(b"one\n\xff\x1b[1mtwo\n")
+    argv = [sys.executable, "-c", PROGRAM, "logs", "a", "-n", "1", "--runs", tmp_path]
+    assert subprocess.check_output(argv, stderr=subprocess.PIPE) == b"\xff\x1b[1mtwo\n"

@@ -11,10 +11,13 @@ and one whose top is epoch 0 starts there, where torch raises.
 
 from __future__ import annotations
 
-from functools import singledispatch
+from collections.abc import Mapping
+from functools import lru_cache, singledispatch
 from math import cos, pi
+from typing import Any
 
 from fusionrun.schema.schedulers import (
+    SCHEDULERS,
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -30,8 +33,29 @@ from fusionrun.schema.schedulers import (
 )
 
 
+def of_section(section: Mapping[str, Any]) -> Scheduler:
+    """The schedule that a resolved, valid section of plain values means.
+
+    Constructed, not validated: a validator takes long to build.
+
+    Raises:
+        TypeError: the section's `type` is no scheduler's.
+    """
+    kind = SCHEDULERS.choose(section)
+    if kind is None:
+        raise TypeError(f"no scheduler kind for {section}")
+    warmup = section.get("warmup")
+    built = Warmup.model_construct(**warmup) if warmup else None
+    return kind.model_construct(**{**section, "warmup": built})
+
+
+@lru_cache(maxsize=64)
 def rates(schedule: Scheduler, base: float, epochs: int) -> tuple[float, ...]:
-    """The rate of each epoch of a run: `epochs` numbers. See `rate`."""
+    """The rate of each epoch of a run: `epochs` numbers. See `rate`.
+
+    Remembered, for a head and its expert have the same, and so have most experts: with a hundred
+    thousand epochs making them is all that a plan waits for.
+    """
     return tuple(rate(schedule, base, epoch) for epoch in range(epochs))
 
 

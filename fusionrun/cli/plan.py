@@ -76,10 +76,29 @@ def _view(plan: Plan, full: bool, json: bool, yaml: bool) -> str:
 def _why(plan: Plan, key: str, json: bool) -> str:
     from fusionrun.plan import screen
 
+    full = _full_key(plan, key)
     if not json:
-        return screen.why(plan, key)
-    full = screen.find_key(plan, key)
+        return screen.why(plan, full)
     return _dumped({"key": full, **plan.to_json()["values"][full]})
+
+
+def _full_key(plan: Plan, key: str) -> str:
+    """The plan's key that is meant; a bare word that is none is answered with the nearest."""
+    from fusionrun.errors import UserError
+    from fusionrun.plan.screen import find_key
+
+    try:
+        return find_key(plan, key)
+    except UserError as error:
+        from fusionrun.recipe.suggest import key_of_plan
+
+        is_section = any(full.startswith(f"{key}.") for full in plan.values)
+        meant = None if is_section or "." in key else key_of_plan(key, plan.values)
+        if meant is None:
+            raise
+        raise UserError(
+            f"the plan has no value {key!r}; did you mean {meant!r}?\n--full lists all of them"
+        ) from error
 
 
 def _against(plan: Plan, other: str, site: str | None, runs: str | None, json: bool) -> str:

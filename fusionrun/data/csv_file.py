@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusionrun.data.columns import pick_columns, require_label
-from fusionrun.data.report import data_error
+from fusionrun.data.columns import pick_columns, require_label, unclaimed
+from fusionrun.data.report import Faults, data_error
 from fusionrun.data.scan import FileScan
 from fusionrun.schema.data import Csv
 
@@ -39,8 +39,12 @@ def scan_csv(path: Path, data: Csv, sink: Sink | None = None) -> FileScan:
     """
     with _reader(path, data.delimiter) as lines:
         columns = _column_names(lines, path)
-        require_label(data.label, columns, path)
-        chosen = pick_columns(data.views, data.label, columns, path)
+        faults = Faults()
+        with faults.collected():
+            require_label(data.label, columns, path, likely=unclaimed(columns, data.views))
+        with faults.collected():
+            chosen = pick_columns(data.views, data.label, columns, path)
+        faults.raise_any()
         features = [columns.index(name) for names in chosen.values() for name in names]
         layout = _Layout(columns, columns.index(data.label), features)
         labels = []
@@ -54,7 +58,7 @@ def scan_csv(path: Path, data: Csv, sink: Sink | None = None) -> FileScan:
 
 
 class _Lines(Iterator[list[str]]):
-    """A csv reader whose own errors name the line."""
+    """A csv reader whose own errors name the line in which the bad row begins."""
 
     def __init__(self, text: Iterator[str], delimiter: str, path: Path) -> None:
         self._reader = csv.reader(text, delimiter=delimiter, strict=True)
@@ -66,17 +70,41 @@ class _Lines(Iterator[list[str]]):
         return self._reader.line_num
 
     def __next__(self) -> list[str]:
+        first = self.line_num + 1
         try:
             return next(self._reader)
         except csv.Error as error:
-            raise data_error(f"{self._path}:{self.line_num}", got=f"csv: {error}") from error
+            raise self._bad_row(error, first) from error
         except UnicodeDecodeError as error:
-            raise data_error(
-                f"{self._path}, after line {self.line_num}",
-                got=f"the byte 0x{error.object[error.start]:02x}, which is not UTF-8",
-                expected="text in UTF-8",
-                fix="save the file as UTF-8",
-            ) from error
+            raise _not_utf8(self._path) from error
+
+    def _bad_row(self, error: csv.Error, first: int) -> Exception:
+        """A quote that is never closed takes in all that follows: the row's first line tells."""
+        last = self.line_num
+        if last > first or "unexpected end" in str(error):
+            return data_error(
+                f"{self._path}:{first}",
+                got=f"a row that begins here and goes on to line {last}: csv: {error}",
+                expected="every quote closed, and one inside a quoted cell written twice",
+                fix="look for a quote in this row that is not closed",
+            )
+        return data_error(f"{self._path}:{last}", got=f"csv: {error}")
+
+
+def _not_utf8(path: Path) -> Exception:
+    """Text is decoded in blocks, ahead of the rows: which line it is, only the bytes tell."""
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return data_error(
+                    f"{path}:{number}",
+                    got=f"the byte 0x{line[error.start]:02x}, which is not UTF-8",
+                    expected="text in UTF-8",
+                    fix="save the file as UTF-8",
+                )
+    return data_error(f"{path} changed while it was read", fix="try again")
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Final, NamedTuple, cast
 
+from fusionrun.data.columns import LABEL
 from fusionrun.data.labels import numbers_if_all_whole
 from fusionrun.data.paths import require_file, resolve_path
-from fusionrun.data.report import data_error, listing
+from fusionrun.data.report import Faults, Key, blaming, data_error, listing
 from fusionrun.data.scan import FileScan, Label
 from fusionrun.data.split import PARTS, DrawnSplit, split_class_counts, split_sizes
 from fusionrun.errors import NotYetError
@@ -41,8 +42,8 @@ class DataSummary(NamedTuple):
         classes: the distinct labels in order; a class's index is its place here.
         rows: samples in all parts together.
         sizes: rows in `train`, `val` and `test`; 0 where there is no such part.
-        class_counts: rows of each class in each part, in the order of `classes`; empty for a
-            drawn split without `stratify`, where only the drawing tells.
+        class_counts: rows of each class in each part, in the order of `classes`. Of a drawn split
+            without `stratify` only `all` parts together: the rest only the drawing tells.
     """
 
     files: Mapping[str, str]
@@ -84,19 +85,21 @@ def read_summary(data: Data, base_dir: Path) -> DataSummary:
         base_dir: the recipe's directory.
 
     Raises:
-        DataError: a file is missing, damaged, or not what the recipe says.
+        DataError: files are missing, damaged, or not what the recipe says: as many faults at
+            once as can be told.
         NotYetError: the source is understood, and this version cannot read it.
     """
-    files = _files(_readable(data), base_dir)
-    for path in files.values():
-        require_file(path)
-    return summarise(data, scan_files(data, files))
+    return summarise(data, scan_files(data, _files(_readable(data), base_dir)))
 
 
 def scan_files(data: Data, files: Mapping[str, Path]) -> dict[str, FileScan]:
     """Views and labels of each file. Text files' labels are numbers if all of them are."""
     scan: Callable[[Path, Any], FileScan] = resolve_name(_SCANNERS[type(data)])
-    scans = {part: scan(path, data) for part, path in files.items()}
+    faults, scans = Faults(), dict[str, FileScan]()
+    for part, path in files.items():
+        with faults.collected(), blaming(_key_of(part)):
+            scans[part] = scan(path, data)
+    faults.raise_any()
     if not isinstance(data, Csv):
         return scans
     texts = [cast("Sequence[str]", found.labels) for found in scans.values()]
@@ -113,10 +116,16 @@ def summarise(data: Data, scans: Mapping[str, FileScan]) -> DataSummary:
         DataError: files that do not belong together, too little data, or too few classes.
     """
     first = next(iter(scans.values()))
-    for scan in scans.values():
-        _require_like(scan, first)
+    faults, counts = Faults(), dict[str, tuple[int, ...]]()
+    for part, scan in scans.items():
+        with faults.collected(), blaming(_key_of(part)):
+            _require_like(scan, first)
+    faults.raise_any()
     classes = _classes(first)
-    counts = {part: _count(scan, classes, first) for part, scan in scans.items()}
+    for part, scan in scans.items():
+        with faults.collected(), blaming(_key_of(part)):
+            counts[part] = _count(scan, classes, first)
+    faults.raise_any()
     sizes, class_counts = _parts(data, counts)
     return DataSummary(
         files={part: str(scan.path) for part, scan in scans.items()},
@@ -143,7 +152,19 @@ def _files(data: TableData, base_dir: Path) -> dict[str, Path]:
         named = {part: getattr(data.split, part) for part in PARTS}
     else:
         named = {ALL: data.path}
-    return {part: resolve_path(path, base_dir) for part, path in named.items() if path}
+    faults, files = Faults(), dict[str, Path]()
+    for part, path in named.items():
+        if path:
+            with faults.collected(), blaming(_key_of(part)):
+                files[part] = resolve_path(path, base_dir)
+                require_file(files[part])
+    faults.raise_any()
+    return files
+
+
+def _key_of(part: str) -> Key:
+    """Where a recipe names the file of a part."""
+    return ("data", "path") if part == ALL else ("data", "split", part)
 
 
 def _require_like(scan: FileScan, first: FileScan) -> None:
@@ -171,6 +192,7 @@ def _classes(train: FileScan) -> tuple[Label, ...]:
             got=f"every label is {classes[0]!r}",
             expected="at least two classes",
             fix="check data.label",
+            blamed=LABEL,
         )
     return classes
 
@@ -196,7 +218,7 @@ def _parts(
         return {part: sum(counts.get(part, ())) for part in PARTS}, dict(counts)
     sizes = split_sizes(counts[ALL], data.split)
     _require_parts(sizes, data.split)
-    return sizes, split_class_counts(counts[ALL], data.split)
+    return sizes, split_class_counts(counts[ALL], data.split) or {ALL: counts[ALL]}
 
 
 def _require_parts(sizes: Mapping[str, int], split: DrawnSplit) -> None:
@@ -210,4 +232,5 @@ def _require_parts(sizes: Mapping[str, int], split: DrawnSplit) -> None:
                 got=", ".join(f"{name} {rows}" for name, rows in sizes.items()),
                 expected=f"at least one row in {part}",
                 fix="more rows, another fraction, or stratify: false",
+                blamed=("data", "split"),
             )

@@ -22,7 +22,7 @@ from fusionrun.data.header import ALL, DataSummary, scan_files, summarise
 from fusionrun.data.npz_file import BROKEN, arrays_by_view, damaged
 from fusionrun.data.parquet_file import columns_by_view, open_parquet
 from fusionrun.data.paths import require_file
-from fusionrun.data.report import data_error, listing
+from fusionrun.data.report import counted, data_error, listing
 from fusionrun.data.scan import FileScan
 from fusionrun.data.split import PARTS, split_indices
 from fusionrun.schema.data import Csv, Data, FileSplit, Npz, Parquet
@@ -154,8 +154,9 @@ def _finite_float32(values: NDArray[Any], view: str, path: Path) -> Floats:
         raise data_error(
             f"the view '{view}' of {path} has values that are not finite",
             got=f"{value}{reason} in row {row}, column {column} (counted from 0); "
-            f"{int(bad.sum())} such values in {int(bad.any(axis=1).sum())} rows "
-            f"and {int(bad.any(axis=0).sum())} columns",
+            f"{counted(int(bad.sum()), 'such value')} in "
+            f"{counted(int(bad.any(axis=1).sum()), 'row')} "
+            f"and {counted(int(bad.any(axis=0).sum()), 'column')}",
             expected="finite numbers",
             fix="remove those rows, or fill them, for instance with the column's median",
         )
@@ -207,7 +208,7 @@ def _column(file: Any, name: str, view: str, scan: FileScan) -> NDArray[Any]:
     if num_empty:
         raise data_error(
             f"the view '{view}' of {scan.path}",
-            got=f"{num_empty} empty cells in the column {name!r}",
+            got=f"{counted(num_empty, 'empty cell')} in the column {name!r}",
             expected="a number in every cell",
             fix="remove those rows, or fill them, for instance with the column's median",
         )

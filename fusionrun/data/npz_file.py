@@ -12,15 +12,17 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from fusionrun.data.columns import label_in_view, require_label
+from fusionrun.data.columns import LABEL, label_in_view, require_label, view_key
 from fusionrun.data.labels import as_classes
-from fusionrun.data.report import data_error, listing
+from fusionrun.data.report import Faults, blaming, data_error, listing
 from fusionrun.data.scan import FileScan, Label
+from fusionrun.errors import DataError
 from fusionrun.nearest import did_you_mean
 from fusionrun.schema.data import Npz
 
@@ -91,26 +93,41 @@ def scan_npz(path: Path, data: Npz) -> FileScan:
         raise data_error(f"cannot read {path}", got=str(error)) from error
 
 
-def arrays_by_view(data: Npz, names: Sequence[str], path: Path) -> Mapping[str, str]:
+def arrays_by_view(
+    data: Npz, names: Sequence[str], path: Path, likely_labels: Collection[str] = ()
+) -> Mapping[str, str]:
     """View → array name.
+
+    Args:
+        data: the recipe's section.
+        names: the archive's arrays.
+        path: the archive.
+        likely_labels: the arrays that can be labels; an error offers them first.
 
     Raises:
         DataError: no label, an array that is not there, or a view that is the label.
     """
-    require_label(data.label, names, path, "array")
-    if data.views is None:
-        return {name: name for name in names if name != data.label}
-    for view, name in data.views.items():
-        if name not in names:
-            raise data_error(
-                f"data.views.{view}: no array of that name in {path}",
-                got=repr(name),
-                expected=f"one of {listing(names)}",
-                fix=did_you_mean(name, names),
-            )
-        if name == data.label:
-            raise label_in_view(view, name, path)
-    return data.views
+    faults = Faults()
+    with faults.collected():
+        require_label(data.label, names, path, "array", likely_labels)
+    for view, name in (data.views or {}).items():
+        with faults.collected():
+            _require_array(view, name, data.label, names, path)
+    faults.raise_any()
+    return data.views or {name: name for name in names if name != data.label}
+
+
+def _require_array(view: str, name: str, label: str, names: Sequence[str], path: Path) -> None:
+    if name not in names:
+        raise data_error(
+            f"data.views.{view}: no array of that name in {path}",
+            got=repr(name),
+            expected=f"one of {listing(names)}",
+            fix=did_you_mean(name, names),
+            blamed=view_key(view),
+        )
+    if name == label:
+        raise label_in_view(view, name, path)
 
 
 def damaged(path: Path, name: str, error: BaseException | str) -> Exception:
@@ -124,13 +141,29 @@ def damaged(path: Path, name: str, error: BaseException | str) -> Exception:
 
 def _scan(archive: zipfile.ZipFile, path: Path, data: Npz) -> FileScan:
     names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-    sources = arrays_by_view(data, names, path)
-    labels = _labels(archive, path, data.label)
-    headers = {view: _header(archive, path, name) for view, name in sources.items()}
-    for header in headers.values():
-        _require_rows(header, len(labels), data, path)
-    views = {view: _sample_shape(header, path) for view, header in headers.items()}
+    likely = () if data.label in names else _likely_labels(archive, names, path)
+    sources = arrays_by_view(data, names, path, likely)
+    with blaming(LABEL):
+        labels = _labels(archive, path, data.label)
+    faults, views = Faults(), dict[str, tuple[int, ...]]()
+    for view, name in sources.items():
+        with faults.collected(), blaming(view_key(view) if data.views else ()):
+            header = _header(archive, path, name)
+            _require_rows(header, len(labels), data, path)
+            views[view] = _sample_shape(header, path)
+    faults.raise_any()
     return FileScan(path, views, labels)
+
+
+def _likely_labels(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> list[str]:
+    """The arrays of one class a row; those that cannot be read are not among them."""
+    likely = []
+    for name in names:
+        with suppress(DataError):
+            header = _header(archive, path, name)
+            if len(header.shape) == 1 or header.shape[1:] == (1,):
+                likely.append(name)
+    return likely
 
 
 def _header(archive: zipfile.ZipFile, path: Path, name: str) -> ArrayHeader:

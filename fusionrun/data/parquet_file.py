@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fusionrun.data.columns import pick_columns, require_label
+from fusionrun.data.columns import LABEL, pick_columns, require_label, view_key
 from fusionrun.data.labels import as_classes
-from fusionrun.data.report import data_error, listing
+from fusionrun.data.report import Faults, blaming, data_error, listing
 from fusionrun.data.scan import FileScan
 from fusionrun.schema.data import Parquet
 
@@ -23,11 +23,27 @@ def scan_parquet(path: Path, data: Parquet) -> FileScan:
     """
     with open_parquet(path) as file:
         schema = file.schema_arrow
-        require_label(data.label, schema.names, path)
-        chosen = columns_by_view(schema, data, path)
-        views = {view: _sample_shape(view, schema, names, path) for view, names in chosen.items()}
+        plain = [column.name for column in schema if not _list_shape(column.type)]
+        faults = Faults()
+        with faults.collected():
+            require_label(data.label, schema.names, path, likely=plain)
+        with faults.collected():
+            views = _views(schema, data, path)
+        faults.raise_any()
         values = file.read(columns=[data.label]).column(0).to_pylist()
-    return FileScan(path, views, as_classes(values, f"the labels {data.label!r} of {path}"))
+    with blaming(LABEL):
+        classes = as_classes(values, f"the labels {data.label!r} of {path}")
+    return FileScan(path, views, classes)
+
+
+def _views(schema: Any, data: Parquet, path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of one sample of each view."""
+    faults, views = Faults(), dict[str, tuple[int, ...]]()
+    for view, names in columns_by_view(schema, data, path).items():
+        with faults.collected(), blaming(view_key(view) if data.views else ()):
+            views[view] = _sample_shape(view, schema, names, path)
+    faults.raise_any()
+    return views
 
 
 @contextmanager
@@ -65,6 +81,7 @@ def columns_by_view(schema: Any, data: Parquet, path: Path) -> Mapping[str, tupl
             got=f"columns {listing(schema.names)}",
             expected="data.views, which says which columns are a view",
             fix='for instance  views: {measured: ["height", "width"], spectrum: "band_*"}',
+            blamed=("data", "views"),
         )
     return {name: (name,) for name in lists}
 

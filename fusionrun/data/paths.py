@@ -31,7 +31,7 @@ def resolve_path(path: str, base_dir: Path) -> Path:
     name = path.removeprefix(PACKAGE)
     if name not in datasets.shipped():
         raise data_error(
-            "data.path",
+            "no data set of that name ships with fusionrun",
             got=repr(path),
             expected=listing(PACKAGE + known for known in datasets.shipped()),
             fix=did_you_mean(path, [PACKAGE + known for known in datasets.shipped()]),

@@ -1,13 +1,17 @@
-"""Two plans side by side: what changed, what each change costs, which components can be kept."""
+"""Two plans side by side: what changed, what each change costs, which components can be kept.
+
+The components of a run are trained together: where one change costs a retraining, all of them are
+trained anew. What can be kept then is an expert whose weights still mean the same, as a start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fusionrun.plan.plan import Plan
-from fusionrun.plan.screen import columns, literal
+from fusionrun.plan.screen import columns, fits, labelled, literal, wrapped
 
 Cost = Literal["nothing", "a new launch", "a resume", "a retraining"]
 
@@ -23,6 +27,10 @@ COSTS: dict[str, Cost] = {
     "training.threads": "a new launch",
     "training.early_stopping": "a resume",
 }
+
+_JOINT = ("fusion", "global_head")
+# Keys of an expert that leave its tensors, and what they mean, as they are.
+_TRAINED_BY = ("weights", "freeze", "dropout")
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,19 @@ class Comparison:
 
     Attributes:
         changes: in the new plan's order.
-        kept: components whose weights fit the new plan and mean the same in it.
-        retrained: the others.
+        kept: without a retraining all components; with one the experts that the new plan can
+            start from, by `weights:`.
+        retrained: the others, trained anew.
     """
 
     changes: tuple[Change, ...]
     kept: tuple[str, ...]
     retrained: tuple[str, ...]
+
+    @property
+    def is_another_seed(self) -> bool:
+        """Whether nothing but the seed stands against the old run's numbers."""
+        return [c.key for c in self.changes if c.cost == "a retraining"] == ["seed"]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -63,7 +77,10 @@ def compare(new: Plan, old: Plan) -> Comparison:
     changes = (*_changed_values(new, old), *_changed_files(new, old))
     if all(change.cost != "a retraining" for change in changes):
         return Comparison(changes, tuple(new.components), ())
-    kept = tuple(name for name in new.components if _can_keep(name, new, old))
+    everything = Comparison(changes, (), tuple(new.components))
+    if everything.is_another_seed:  # (started from the old run's experts it would be no other run)
+        return everything
+    kept = tuple(name for name in new.components if _can_start_from(name, new, old))
     return Comparison(changes, kept, tuple(n for n in new.components if n not in kept))
 
 
@@ -100,35 +117,58 @@ def _value(plan: Plan, key: str) -> Any:
 
 def _cost(key: str, new: Plan, old: Plan) -> Cost:
     if key == "training.epochs" or key.startswith(("schedulers.", "learning_rates.")):
-        return _cost_of_rates(new, old)
+        return _cost_of_rates(_moved_by(key), new, old)
     parts = key.split(".")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((COSTS[prefix] for prefix in prefixes if prefix in COSTS), "a retraining")
 
 
-def _cost_of_rates(new: Plan, old: Plan) -> Cost:
+def _moved_by(key: str) -> tuple[str, ...]:
+    """The components whose rates a key can move, or what their names begin with."""
+    _, _, rest = key.partition(".")
+    if key in {"learning_rates.base_lr", "learning_rates.experts"}:
+        return ("experts.",)
+    if key == "learning_rates.head_lr":
+        return ("fusion", "global_head")
+    if key.startswith("learning_rates.experts."):
+        return (rest,)
+    part = rest.split(".")[0]
+    return ("experts.",) if part == "experts" else (part,) if part in _JOINT else ("",)
+
+
+def _cost_of_rates(moved: tuple[str, ...], new: Plan, old: Plan) -> Cost:
     """Nothing where every rate stays; a resume where the new run only goes on after the old one."""
-    if new.components.keys() != old.components.keys():
+    # (A head's rates are its expert's.)
+    names = {n for plan in (new, old) for n in plan.components if n.startswith(moved)}
+    if any(name not in plan.components for plan in (new, old) for name in names):
         return "a retraining"
-    pairs = [(new.components[name].rates, c.rates) for name, c in old.components.items()]
+    pairs = [(new.components[name].rates, old.components[name].rates) for name in names]
     if all(after == before for after, before in pairs):
         return "nothing"
     goes_on = all(after[: len(before)] == before for after, before in pairs)
     return "a resume" if goes_on else "a retraining"
 
 
-def _can_keep(name: str, new: Plan, old: Plan) -> bool:
-    """An expert or head is kept where its own section, its view and the data are as they were."""
-    if name in {"fusion", "global_head"} or name not in old.components:
+def _can_start_from(name: str, new: Plan, old: Plan) -> bool:
+    """Whether an expert of the old run fits the new plan, and its features mean the same there.
+
+    Only experts can be started from (`experts.NAME.weights`): no head, fusion or global head.
+    """
+    if not name.startswith("experts.") or name not in old.components:
         return False
-    own = f"experts.{name.partition('.')[2]}"
     return (
         _below("data", new) == _below("data", old)
         and new.data_content() == old.data_content()
         and _value(new, "fusion.feature_norm") == _value(old, "fusion.feature_norm")
-        and _below(own, new) == _below(own, old)
-        and _weights(new, own) == _weights(old, own)
+        and _architecture(name, new) == _architecture(name, old)
+        and _weights(new, name) in {None, _weights(old, name)}
     )
+
+
+def _architecture(name: str, plan: Plan) -> dict[str, Any]:
+    """What an expert is, whatever it starts from and however it is trained."""
+    own = _below(name, plan)
+    return {k: v for k, v in own.items() if k.removeprefix(f"{name}.") not in _TRAINED_BY}
 
 
 def _below(prefix: str, plan: Plan) -> dict[str, Any]:
@@ -139,16 +179,32 @@ def render(comparison: Comparison, old_name: str) -> str:
     """The comparison as a screen."""
     if not comparison.changes:
         return f"nothing changed against {old_name}: the same plan"
-    rows = [("changed", "was", "is", "costs")]
-    rows += [(c.key, literal(c.old), literal(c.new), c.cost) for c in comparison.changes]
-    return "\n".join([f"against {old_name}", "", *columns(rows), "", *_verdict(comparison)])
+    return "\n".join(
+        [f"against {old_name}", "", *_table(comparison.changes), "", *_verdict(comparison)]
+    )
+
+
+def _table(changes: Sequence[Change]) -> list[str]:
+    """A row a change; where that is too wide, a line or two a change."""
+    rows = [(c.key, literal(c.old), literal(c.new), c.cost) for c in changes]
+    table = list(columns([("changed", "was", "is", "costs"), *rows]))
+    if fits(table):
+        return table
+    return [
+        line
+        for key, old, new, cost in rows
+        for line in wrapped(f"{key}: {old} → {new}  costs {cost}", "  ")
+    ]
 
 
 def _verdict(comparison: Comparison) -> Iterator[str]:
     if not comparison.retrained:
         yield "all components can be kept"
-        return
-    yield f"to retrain  {', '.join(comparison.retrained)}"
-    if comparison.kept:
-        yield f"to keep     {', '.join(comparison.kept)}"
-        yield "            (as a start: 'weights: run:ID#experts.NAME')"
+    elif comparison.is_another_seed:
+        yield from wrapped("another run of the same plan: every component is trained anew")
+    else:
+        rows = [("to train anew", ", ".join(comparison.retrained))]
+        if comparison.kept:
+            start = "as a start: 'weights: run:ID#experts.NAME' for each"
+            rows.append(("to keep", f"{', '.join(comparison.kept)}, {start}"))
+        yield from labelled(rows)

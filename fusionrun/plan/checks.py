@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fusionrun.data.header import DataSummary
-from fusionrun.errors import NotYetError, Problem, RecipeError
+from fusionrun.data.header import DataSummary, read_summary
+from fusionrun.data.report import Fault, FaultyDataError
+from fusionrun.errors import DataError, NotYetError, Problem, RecipeError
 from fusionrun.nearest import nearest
 from fusionrun.plan.ledger import Ledger
 from fusionrun.recipe.keys import Path, dotted
@@ -19,6 +20,43 @@ _ADAM_ONLY = ("betas", "eps")
 def unused_by(optimizer: str) -> tuple[str, ...]:
     """The keys of `training.optimizer` that mean nothing to this type."""
     return _ADAM_ONLY if optimizer == "SGD" else _SGD_ONLY
+
+
+def read_data(source: Source) -> DataSummary:
+    """What the recipe's data holds.
+
+    Raises:
+        DataError: the data cannot be read, each fault at the recipe's line that is to blame; with
+            it whatever else is wrong that can be told without the data.
+        NotYetError: the data source is for a later version.
+    """
+    try:
+        return read_summary(source.recipe.data, source.base_dir)
+    except FaultyDataError as error:
+        ledger = Ledger(source)
+        problems = [
+            *(_data_problem(source, fault) for fault in error.faults),
+            *(problem for check in _WITHOUT_DATA for problem in check(source, ledger)),
+        ]
+        raise DataError(str(RecipeError(problems))) from error
+
+
+def _data_problem(source: Source, fault: Fault) -> Problem:
+    """A fault of the data, put to the recipe's line that is to blame."""
+    if not fault.blamed:
+        return fault.problem
+    path = _as_written(source, fault.blamed)
+    return Problem(source.document.place(path), dotted(fault.blamed), fix=fault.problem.render())
+
+
+def _as_written(source: Source, path: Path) -> Path:
+    """Where a key stands: `views: [a, b]` is short for a mapping of each to itself."""
+    parent, last = path[:-1], path[-1]
+    document = source.document
+    written = document.get(parent) if document.has(parent) else None
+    return (
+        (*parent, written.index(last)) if isinstance(written, tuple) and last in written else path
+    )
 
 
 def check_experts(source: Source, summary: DataSummary) -> None:
@@ -48,13 +86,25 @@ def _expert_problem(source: Source, name: str, summary: DataSummary) -> Problem 
         expert.check(shape)
     except ValueError as error:
         size = " × ".join(map(str, shape))
+        path = _to_blame(source, name, getattr(error, "keys", ()))
         return Problem(
-            place=source.document.place(("experts", name), "key"),
-            key=f"experts.{name}",
+            place=source.document.place(path, "key" if len(path) == 2 else "value"),
+            key=dotted(path),
             got=f"view {expert.view!r} of shape {size} for model {expert.model!r}",
             expected=str(error),
         )
     return None
+
+
+def _to_blame(source: Source, name: str, keys: Sequence[str]) -> Path:
+    """Where a view that does not fit was decided: by the last `--set`, else by one of `keys`."""
+    expert: Path = ("experts", name)
+    document = source.document
+    written = [(*expert, key) for key in (*keys, "view", "model") if document.has((*expert, key))]
+    settings = [path for path in written if document.is_set(path)]
+    if settings and not document.is_set(expert):
+        return max(settings, key=lambda path: document.place(path))
+    return next((path for path in written if path[-1] in keys), expert)
 
 
 def check_recipe(source: Source, ledger: Ledger) -> None:
@@ -97,7 +147,8 @@ def _heads(source: Source, ledger: Ledger) -> Iterator[Problem]:
 
 def _distillation(source: Source, ledger: Ledger) -> Iterator[Problem]:
     path = ("knowledge_transfer", "knowledge_distillation_weight")
-    if len(source.recipe.experts) == 1 and ledger[dotted(path)] > 0:
+    given = ledger.given_number(dotted(path))  # (left alone, it is 0 with one expert)
+    if len(source.recipe.experts) == 1 and given and ledger[dotted(path)] > 0:
         yield Problem(
             place=source.document.place(path),
             key=dotted(path),
@@ -110,7 +161,7 @@ def _attention(source: Source, ledger: Ledger) -> Iterator[Problem]:
     """Attention between experts needs features to attend to."""
     path = ("knowledge_transfer", "cross_expert_attention")
     fusion = source.recipe.fusion
-    if ledger[dotted(path)] and not fusion.uses_features:
+    if ledger[dotted(path)] is True and not fusion.uses_features:
         yield Problem(
             place=source.document.place(path),
             key=dotted(path),
@@ -155,6 +206,10 @@ def _sweep(source: Source, ledger: Ledger) -> Iterator[Problem]:
                 valid = tuple(k for k in keys if k.partition(".")[0] == section) or keys
                 path = ("sweep", part, key)
                 yield _choice(source, path, key, valid, "the recipe's keys", at_key=True)
+
+
+_WITHOUT_DATA = (_names, _distillation, _attention)
+"""The checks of the recipe that need no value which the data decides."""
 
 
 def _choice(

@@ -20,9 +20,9 @@ from fusionrun.blueprint import (
     head_component,
     num_parameters,
 )
-from fusionrun.data.header import DataSummary, read_summary
+from fusionrun.data.header import DataSummary
 from fusionrun.errors import FusionrunError, Problem, RecipeError
-from fusionrun.plan.checks import check_experts, check_recipe
+from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
 from fusionrun.plan.warn import warnings_of
@@ -59,7 +59,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
         NotYetError: the data source or an expert is for a later version.
     """
     recipe = source.recipe
-    summary = read_summary(recipe.data, source.base_dir)
+    summary = read_data(source)
     check_experts(source, summary)
     ledger = Ledger(source)
     preset = PRESETS[recipe.preset]

@@ -1,8 +1,12 @@
-"""The plan as text: the concise screen, every value with its reason, and the chain of one key."""
+"""The plan as text: the concise screen, every value with its reason, and the chain of one key.
+
+Text is as wide as the terminal, within bounds; what goes to a file or a pipe is `LINE_WIDTH` wide.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any
 
@@ -14,8 +18,31 @@ from fusionrun.schema.fusions import FUSIONS
 
 SPARK_WIDTH = 20
 LINE_WIDTH = 118
+"""The widest line, and the width where there is no terminal and COLUMNS does not say."""
+LEAST_WIDTH = 60
 MOST_SHOWN = 40
 Row = tuple[str, ...]
+
+
+def line_width() -> int:
+    """Columns of the terminal, or of COLUMNS, between `LEAST_WIDTH` and `LINE_WIDTH`."""
+    return min(max(get_terminal_size((LINE_WIDTH, 24)).columns, LEAST_WIDTH), LINE_WIDTH)
+
+
+def fits(lines: Sequence[str]) -> bool:
+    """Whether no line is wider than the terminal."""
+    return max(map(len, lines)) <= line_width()
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Lines as wide as the terminal; all but the first are indented, words are never cut."""
+    return wrap(
+        text,
+        line_width(),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def columns(rows: Sequence[Row], right: Sequence[int] = (), gap: str = "  ") -> Iterator[str]:
@@ -33,7 +60,7 @@ def labelled(rows: Sequence[Row]) -> Iterator[str]:
     """Rows of a label and a text; long texts go on below themselves, words are never cut."""
     indent = max(len(label) for label, _ in rows) + 2
     for label, text in rows:
-        lines = wrap(text, LINE_WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+        lines = wrap(text, line_width() - indent, break_long_words=False, break_on_hyphens=False)
         for number, line in enumerate(lines):
             yield f"{'' if number else label:{indent}}{line}"
 
@@ -41,7 +68,7 @@ def labelled(rows: Sequence[Row]) -> Iterator[str]:
 def screen(plan: Plan, run_id: str) -> str:
     """The concise screen: what will be trained, at which rates, for how long."""
     parts = [
-        f"{plan.name}  ·  preset {plan['preset']}  ·  seed {plan.seed}  ·  run {run_id}",
+        _headline(plan, run_id),
         "",
         *_components(plan),
         "",
@@ -52,13 +79,32 @@ def screen(plan: Plan, run_id: str) -> str:
     return "\n".join(parts)
 
 
-def _components(plan: Plan) -> Iterator[str]:
-    epochs = plan["training.epochs"]
-    over = f"rate over {epochs} epoch{'s' * (epochs > 1)}"
+def _headline(plan: Plan, run_id: str) -> str:
+    parts = (plan.name, f"preset {plan['preset']}", f"seed {plan.seed}", f"run {run_id}")
+    line = "  ·  ".join(parts)
+    return line if fits([line]) else "\n".join(wrapped(" · ".join(parts), "  "))
+
+
+def _components(plan: Plan) -> Sequence[str]:
+    """A table; where it is too wide without its rules, too, lines below each other."""
+    over = f"rate over {counted(plan['training.epochs'], 'epoch')}"
     size_, ends = "parameters + head", "first → last"
     header = ("component", "input_dim", size_, "base rate", over, ends, "rules")
-    rows = [_component_row(name, plan) for name in _owners(plan)]
-    yield from columns([header, *rows], right=(1, 2, 3))
+    rows = [header, *(_component_row(name, plan) for name in _owners(plan))]
+    for table in (rows, [row[:-1] for row in rows]):
+        lines = list(columns(table, right=(1, 2, 3)))
+        if fits(lines):
+            return lines
+    return list(_stacked(rows))
+
+
+def _stacked(rows: Sequence[Row]) -> Iterator[str]:
+    """Each of the table's rows as a line or two: its sizes and rules, its rates."""
+    rates = columns([row[3:-1] for row in rows], right=(0,))
+    for (name, input_dim, parameters, *_, rules), line in zip(rows, rates, strict=True):
+        yield from wrapped(f"{name}: {input_dim}, {parameters}{rules and f'; {rules}'}", "  ")
+        if line:
+            yield f"  {line}"
 
 
 def _component_row(name: str, plan: Plan) -> Row:
@@ -100,10 +146,10 @@ def _facts(plan: Plan) -> Iterator[Row]:
 
 
 def _slurm(plan: Plan) -> str:
-    nodes = plan["slurm.nodes"]
+    where = plan["slurm.partition"] or "default"
     return (
-        f"{nodes} node{'s' * (nodes > 1)}, partition {plan['slurm.partition'] or 'default'}, "
-        f"time {plan['slurm.time'] or 'default'}; checked, and queued by a later version"
+        f"{counted(plan['slurm.nodes'], 'node')}, partition {where}, "
+        f"time {plan['slurm.time'] or 'default'}; 'fusionrun submit --dry-run' shows the script"
     )
 
 
@@ -112,7 +158,8 @@ def _data(plan: Plan) -> str:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.sizes.items())
     where = plan.get("data.path") or "files named by split"
     return (
-        f"{where} ({plan['data.source']}): {data.rows:,} rows, {len(data.classes)} classes; {sizes}"
+        f"{where} ({plan['data.source']}): {counted(data.rows, 'row')}, "
+        f"{counted(len(data.classes), 'class', 'classes')}; {sizes}"
     )
 
 
@@ -124,6 +171,10 @@ def _fusion(plan: Plan) -> str:
         for key, value in rest.items()
         if key != "fusion.type" and value is not None
     )
+    attends = plan["knowledge_transfer.cross_expert_attention"]
+    # The usual is not said: an encoder over the experts attends by itself, nothing else does.
+    if attends != (plan["fusion.type"] == "TransformerBase"):
+        words += f", cross_expert_attention {_flow(attends)}"
     return f"{plan['fusion.type']}  {kind.formula if kind else ''};  {words}"
 
 
@@ -153,9 +204,15 @@ def _steps(plan: Plan) -> str:
     steps, batch_size = plan.steps, plan["training.batch_size"]
     last = "" if steps.last_batch == batch_size else f" (the last of {steps.last_batch})"
     return (
-        f"{plan['training.epochs']} epochs × {steps.batches_per_epoch} batches of "
-        f"{batch_size}{last} = {steps.fusion_steps:,};  experts step {steps.expert_steps:,} times"
+        f"{counted(plan['training.epochs'], 'epoch')} × "
+        f"{counted(steps.batches_per_epoch, 'batch', 'batches')} of {batch_size}{last} = "
+        f"{steps.fusion_steps:,};  experts step {counted(steps.expert_steps, 'time')}"
     )
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 batch", "2 batches"; the plural is in s where none is given."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def size(num_bytes: int) -> str:
@@ -167,12 +224,19 @@ def size(num_bytes: int) -> str:
 
 
 def every_value(plan: Plan) -> str:
-    """Each resolved value with its source and reason."""
+    """Each resolved value with its source and reason: a table, or below each other if narrow."""
+    if line_width() < LINE_WIDTH:
+        return "\n".join(_every_value_stacked(plan))
     rows = [
         (k, literal(v.value), v.source, "" if v.why == v.source else v.why)
         for k, v in plan.values.items()
     ]
     return "\n".join(columns([("key", "value", "source", "why"), *rows]))
+
+
+def _every_value_stacked(plan: Plan) -> Iterator[str]:
+    for key, value in plan.values.items():
+        yield from wrapped(f"{key} = {literal(value.value)}  # {comment(value)}", "    ")
 
 
 def literal(value: Any) -> str:

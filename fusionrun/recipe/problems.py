@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
-from fusionrun.errors import Problem
+from fusionrun.errors import Place, Problem
 from fusionrun.nearest import nearest
 from fusionrun.recipe.document import Document
 from fusionrun.recipe.keys import Path, dotted
@@ -160,7 +160,7 @@ def _fix(path: Path, spot: Spot | None, document: Document) -> str:
     if spot is None:
         return ""
     if isinstance(value, str):
-        return _did_you_mean(value, spot.words) or _unquote(value, spot)
+        return _did_you_mean(value, spot.words) or _no_number(value, spot, document.place(path))
     if isinstance(value, float) and not isfinite(value):
         return "only finite numbers"
     if isinstance(value, float) and value.is_integer() and spot.takes(int):
@@ -169,15 +169,21 @@ def _fix(path: Path, spot: Spot | None, document: Document) -> str:
     return _quote(path, document) if is_text else ""
 
 
-def _unquote(value: str, spot: Spot) -> str:
-    """A number in quotes is text: say so, since the quotes are easy to overlook."""
+def _no_number(value: str, spot: Spot, place: Place) -> str:
+    """Text that Python takes for a number and YAML does not: in quotes, which are easy to
+    overlook, or with underscores."""
     if spot.takes(bool) and value.casefold() in {"yes", "no", "on", "off", "true", "false"}:
         return "write true or false, without quotes"
     number = int if spot.takes(int) else float if spot.takes(float) else None
     try:
-        return "remove the quotes: a quoted number is text" if number and number(value) else ""
+        if number is None or not isfinite(number(value)):
+            return ""
     except ValueError:
         return ""
+    if "_" in value:
+        return f"write {value.replace('_', '')}: a number has no underscores"
+    is_quoted = place.text[place.column - 1 : place.column] in {"'", '"'}
+    return "remove the quotes: a quoted number is text" if is_quoted else "write digits 0 to 9"
 
 
 def _quote(path: Path, document: Document) -> str:

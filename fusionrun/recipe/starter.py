@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fusionrun.data.header import read_summary
-from fusionrun.errors import UserError
+from fusionrun.errors import Problem, UserError
 from fusionrun.recipe.flow import flow
 from fusionrun.resources import shipped
 from fusionrun.schema.data import Npz
-from fusionrun.schema.experts import CNN, PATHS
+from fusionrun.schema.experts import CNN, PATHS, looks_channels_last
 from fusionrun.store.atomic import write_text
 
 LONGEST_NAME = 64
 CHANNELS = (32, 64)
+_TABLES = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
+"""How a file's name ends → the data source that a recipe reads it with."""
 
 
 class StarterExpert(NamedTuple):
@@ -41,22 +43,48 @@ def write_starter(output: Path, data: str, label: str, force: bool) -> int:
         How many experts the recipe has.
 
     Raises:
-        UserError: the recipe exists already, or cannot be written.
+        UserError: the recipe exists already, or cannot be written; the data is no .npz file.
         DataError: the data cannot be read.
     """
     if output.exists() and not force:
         raise UserError(f"{output}: exists already; --force overwrites it, or name another file")
+    if source := _TABLES.get(Path(data).suffix.casefold()):
+        raise UserError(_not_npz(data, source).render())
     summary = read_summary(Npz(source="npz", path=data, label=label), Path.cwd())
     names = expert_names(summary.views)
     experts = [
         StarterExpert(names[view], view, _channels(shape)) for view, shape in summary.views.items()
     ]
     text = _render(output, _name(data), _path_from(output, data), label, experts)
+    text += "".join(
+        _channels_last(view, shape)
+        for view, shape in summary.views.items()
+        if looks_channels_last(shape)
+    )
     try:
         write_text(output, text)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from error
     return len(experts)
+
+
+def _not_npz(data: str, source: str) -> Problem:
+    return Problem(
+        None,
+        f"--data {data}",
+        got=f"a file for 'source: {source}'",
+        expected="an .npz file, or package:NAME: init reads no others",
+        fix=f"run init without --data for an example, and put 'source: {source}' in its 'data:'",
+    )
+
+
+def _channels_last(view: str, shape: tuple[int, ...]) -> str:
+    """What a recipe says of an image that a cnn would misread."""
+    size = " × ".join(map(str, shape))
+    return (
+        f"\n# The view {flow(view)} of shape {size} looks like channels last, so an mlp reads it.\n"
+        "# A cnn expects (channels, height, width): transpose it, numpy.moveaxis(x, -1, 1).\n"
+    )
 
 
 def expert_names(views: Iterable[str]) -> dict[str, str]:

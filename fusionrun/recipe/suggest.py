@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from fusionrun.nearest import distance, is_slip, nearest
@@ -63,6 +63,10 @@ FOREIGN_NAMES = {
     "wd": "training.optimizer.weight_decay",
 }
 
+_HEADS = {"head", "heads"}
+_HEADS_OF = {"schedulers", "learning_rates"}
+"""Sections that have `experts`, and mean the experts' heads by it too."""
+
 
 def some_of(names: Sequence[str], name: str) -> str:
     """The names as a list in print; of many, those most like `name`, in their own order."""
@@ -74,6 +78,8 @@ def some_of(names: Sequence[str], name: str) -> str:
 
 def fix_for_key(key: str, section: str, valid: Sequence[str]) -> str:
     """What to say of an unknown key in `section` (dotted, empty at the top) with keys `valid`."""
+    if key.casefold() in _HEADS and section in _HEADS_OF:
+        return f"a head follows its expert: {f'{section}.experts'!r} sets both"
     here = nearest(key, valid, 0.7)
     foreign = FOREIGN_NAMES.get(key.casefold())
     if here and (not foreign or (section and is_slip(key, here))):
@@ -91,8 +97,33 @@ def _set_by(key: str, there: str, section: str) -> str:
     return f"{key!r} is not known here; {there!r}{where} sets it"
 
 
+def key_of_plan(key: str, keys: Iterable[str]) -> str | None:
+    """The full key that a bare word means, such as `base_lr`; `keys` are all there are.
+
+    A key that ends with the word, then what other tools call so, then a slip of such a key.
+    """
+    keys = tuple(keys)
+    last = _by_last_part(keys)
+    if key in last:
+        return last[key]
+    foreign = FOREIGN_NAMES.get(key.casefold())
+    if foreign in keys:
+        return foreign
+    found = nearest(key, tuple(last), cutoff=0.8) if len(key) > 3 else None
+    return last[found] if found else None
+
+
+def _by_last_part(keys: Iterable[str]) -> dict[str, str]:
+    """Last word of a key → the key; of several the usual one, which is the most general.
+
+    One that holds for the whole run comes before one of an expert, and few parts before many.
+    """
+    ranked = sorted(keys, key=lambda full: ("NAME" in full.split("."), full.count(".")))
+    return {full.rpartition(".")[2]: full for full in reversed(ranked)}
+
+
 def _elsewhere(key: str) -> str | None:
-    last = {full.rpartition(".")[2]: full for full in reversed(_all_keys())}
+    last = _by_last_part(_all_keys())
     # Every short word is a slip away from some key of the whole recipe.
     found = nearest(key, tuple(last), cutoff=0.8) if len(key) > 3 or key in last else None
     return last[found] if found else None

@@ -26,6 +26,12 @@ AUTO: Final[Any] = "auto"
 """Stands for "the preset or a rule decides"; the default of every field that can be resolved."""
 
 NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+MAX_COUNT: Final = 10**9
+"""No width, batch or length comes near it, and the product of two still fits torch's int64."""
+MAX_SEED: Final = 2**63 - 1
+"""torch's int64: a larger seed is an error there, in the middle of a start."""
+MAX_EPOCHS: Final = 100_000
+"""A plan holds one rate an epoch for each component: it stays a matter of a second or two."""
 
 
 class Section(BaseModel):
@@ -137,5 +143,34 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+
+
+def _countable(value: int) -> int:
+    if value > MAX_COUNT:
+        raise PydanticCustomError("count", f"a whole number of at most {MAX_COUNT:,}")
+    return value
+
+
+def _epochs(value: int) -> int:
+    if value > MAX_EPOCHS:
+        words = f"a whole number of at most {MAX_EPOCHS:,}: a plan holds a rate for each epoch"
+        raise PydanticCustomError("epochs", words)
+    return value
+
+
+def _seed(value: int) -> int:
+    if value > MAX_SEED:
+        raise PydanticCustomError("seed", "a whole number from 0 to 2**63 - 1, as torch takes it")
+    return value
+
+
+# The upper bounds are told only to who exceeds them: elsewhere "at least 1" says more.
+_UP_TO_MAX_COUNT = (AfterValidator(_countable), Field(json_schema_extra={"maximum": MAX_COUNT}))
+Count = Annotated[int, Field(ge=1), *_UP_TO_MAX_COUNT]
+Natural = Annotated[int, Field(ge=0), *_UP_TO_MAX_COUNT]
+Seed = Annotated[
+    int, Field(ge=0), AfterValidator(_seed), Field(json_schema_extra={"maximum": MAX_SEED})
+]
+Epochs = Annotated[
+    int, Field(ge=1), AfterValidator(_epochs), Field(json_schema_extra={"maximum": MAX_EPOCHS})
+]

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from fusionrun.schema.base import Fraction, Natural, Section
+from fusionrun.schema.base import Fraction, Natural, Section, Seed
 from fusionrun.schema.kinds import Kinds
 
 SUM_TOLERANCE: Final = 1e-9
@@ -34,7 +34,7 @@ class FractionSplit(Section):
     """Share of the rows that are touched once, at the end."""
     stratify: bool = True
     """Keep each class's share in every part."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of the split alone; the recipe's `seed` never moves it."""
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class FoldSplit(Section):
     """Share of the other folds' rows on which the best weights are chosen."""
     stratify: bool = True
     """Keep each class's share in every fold."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of the split alone; the same for all folds of one experiment."""
 
     @model_validator(mode="after")

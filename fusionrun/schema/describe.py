@@ -199,7 +199,8 @@ def _one(annotation: Any, metadata: tuple[Any, ...]) -> str:
         length = "" if args[-1] is Ellipsis else f"{len(args)} values, each "
         return f"a list: {length}{describe(Spot.of(args[0]))}" + _least(metadata)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a mapping from names to {describe(Spot.of(args[1]))}" + _least(metadata)
+        inner, least = describe(Spot.of(args[1])), _least(metadata)
+        return f"a mapping from names to {inner}" + ("" if inner.endswith(least) else least)
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     return words.get(annotation, "any value") + _bounds(annotation, metadata)
 

@@ -26,6 +26,9 @@ PATHS = ("global", "mean_of_experts")
 """What tables call the paths that are no expert's: no expert may bear these names."""
 
 Shape = tuple[int, ...]
+IMAGE_CHANNELS = (1, 3, 4)
+"""Channels of nearly every image file: grey, colour, and colour with transparency."""
+
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -61,6 +64,29 @@ def _freeze(value: Any) -> Any:
     return value
 
 
+class UnfitViewError(ValueError):
+    """A view that an expert cannot read.
+
+    Attributes:
+        keys: the expert's keys that decide it besides `view` and `model`, the likeliest first.
+    """
+
+    def __init__(self, message: str, *keys: str) -> None:
+        self.keys = keys
+        super().__init__(message)
+
+
+def looks_channels_last(shape: Shape) -> bool:
+    """Whether an image seems to be (height, width, channels), not (channels, height, width).
+
+    A square of 1, 3 or 4 behind another number of channels is none: a small feature map.
+    """
+    if len(shape) != 3:
+        return False
+    first, middle, last = shape
+    return last in IMAGE_CHANNELS and first not in IMAGE_CHANNELS and middle != last
+
+
 class Expert(Section):
     """Base of every expert.
 
@@ -85,7 +111,8 @@ class Expert(Section):
         """Whether the view can be read.
 
         Raises:
-            ValueError: it cannot; the message says what would have been right.
+            ValueError: it cannot; the message says what would have been right. An
+                `UnfitViewError` also says which keys of the expert decide it.
         """
         if not view_shape:
             raise ValueError("a view with at least one number for each sample")
@@ -180,26 +207,32 @@ class CNN(Expert):
     def check(self, view_shape: Shape) -> None:
         """The view is an image, or `shape` makes it one, large enough for every block."""
         if self.shape is None and len(view_shape) not in (2, 3):
-            raise ValueError(
+            raise UnfitViewError(
                 "an image, or the key 'shape' that says which image a row of "
-                f"{prod(view_shape)} numbers is: [height, width] or [channels, height, width]"
+                f"{prod(view_shape)} numbers is: [height, width] or [channels, height, width]",
+                "shape",
             )
         if self.shape is not None:
             self._check_reshape(view_shape, self.shape)
+        elif looks_channels_last(view_shape):
+            raise UnfitViewError(_channels_last(view_shape), "view")
         blocks, (_, *size) = len(self.channels), self._input_shape(view_shape)
         if min(size) < 2**blocks:
-            raise ValueError(
+            raise UnfitViewError(
                 f"an image of at least {2**blocks} × {2**blocks} for {blocks} blocks that halve it "
-                f"each; {size[0]} × {size[1]} allows {min(size).bit_length() - 1} in 'channels'"
+                f"each; {size[0]} × {size[1]} allows {min(size).bit_length() - 1} in 'channels'",
+                "channels",
+                "shape",
             )
 
     def _check_reshape(self, view_shape: Shape, shape: Shape) -> None:
         if len(view_shape) > 1 and view_shape != shape:
-            raise ValueError("no 'shape': the view is an image already")
+            raise UnfitViewError("no 'shape': the view is an image already", "shape")
         if prod(shape) != prod(view_shape):
-            raise ValueError(
+            raise UnfitViewError(
                 f"a 'shape' of {prod(view_shape)} numbers in all; "
-                f"{' × '.join(map(str, shape))} is {prod(shape)}"
+                f"{' × '.join(map(str, shape))} is {prod(shape)}",
+                "shape",
             )
 
     def _input_shape(self, view_shape: Shape) -> tuple[int, int, int]:
@@ -228,6 +261,15 @@ class CNN(Expert):
             tensors[f"convs.{number}.weight"] = Tensor((c_out, c_in, 3, 3))
             tensors |= batch_norm(f"norms.{number}", c_out)
         return tensors | linear("output", self.channels[-1], self.features)
+
+
+def _channels_last(shape: Shape) -> str:
+    channels, height, width = shape
+    return (
+        "(channels, height, width), and this looks like channels last; "
+        "transpose it: numpy.moveaxis(x, -1, 1); "
+        f"if it is {channels} channels of {height} × {width}, say shape: {list(shape)}"
+    )
 
 
 class ExpertKinds(Kinds[Expert]):

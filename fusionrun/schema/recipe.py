@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from fusionrun.schema.base import Name, Natural, OnDemand, Section
+from fusionrun.schema.base import Name, OnDemand, Section, Seed
 from fusionrun.schema.data import DATA, Data
 from fusionrun.schema.evaluation import Evaluation, Tracking
 from fusionrun.schema.experts import EXPERTS, PATHS, Expert
@@ -59,7 +59,7 @@ class Recipe(Section):
     """Any printable text; paths carry a safe form of it."""
     preset: Literal["origin", "tuned"] = "origin"
     """Which table of defaults: the origin's numbers, or what measured best."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of initial weights, batch order and dropout; the split has its own."""
     data: Annotated[Data, DATA]
     """Where the views and labels come from, and how they are split."""

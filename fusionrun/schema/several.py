@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fusionrun.schema.base import Count, Natural, NonNegative, Positive, Section
+from fusionrun.schema.base import Count, NonNegative, Positive, Section, Seed
 
 
 class StageLosses(Section):
@@ -47,7 +47,7 @@ class Sweep(Section):
     """Recipe keys and their values: every combination is a run."""
     zip: Mapping[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Recipe keys and their values, taken together: the first of each, the second of each, …"""
-    seeds: tuple[Natural, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     """Seeds that each point is run with."""
 
     @model_validator(mode="after")

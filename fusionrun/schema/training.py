@@ -7,6 +7,7 @@ from pydantic import Field
 from fusionrun.schema.base import (
     AUTO,
     Count,
+    Epochs,
     Fraction,
     Natural,
     NonNegative,
@@ -79,8 +80,8 @@ class EarlyStopping(Section):
 class Training(Section):
     """The run itself."""
 
-    epochs: Count = 60
-    """Passes over the training split."""
+    epochs: Epochs = 60
+    """Passes over the training split; at most 100,000, for a plan holds a rate for each."""
     batch_size: Count = 128
     """Samples a batch; the last one of an epoch may be smaller, and is used."""
     optimizer: Annotated[Optimizer, OnDemand()] = Field(default_factory=Optimizer.model_construct)

@@ -32,9 +32,23 @@ _OURS: Final = {
     "export": "slurm.env",
     "wrap": "",
     "test-only": "",
+    "wait": "",
+    "parsable": "",
+    "input": "",
+    "export-file": "",
+    "help": "",
+    "usage": "",
+    "version": "",
     "requeue": "slurm.requeue",
     "no-requeue": "slurm.requeue",
     "kill-on-invalid-dep": "",
+    # Each of these would give GPUs or processes that fusionrun does not count.
+    "gpus": "slurm.gpus_per_node",
+    "gpus-per-socket": "slurm.gpus_per_node",
+    "gpus-per-task": "slurm.gpus_per_node",
+    "ntasks-per-core": "slurm.gpus_per_node",
+    "ntasks-per-gpu": "slurm.gpus_per_node",
+    "ntasks-per-socket": "slurm.gpus_per_node",
     **{
         name.replace("_", "-"): f"slurm.{name}"
         for name in (
@@ -60,16 +74,24 @@ _OURS: Final = {
 """sbatch's options that are set from a recipe already, and the key that sets each."""
 
 _EXTRA_NAMES: Final = """
-    acctg-freq batch bb bbf begin bell cluster-constraint clusters container contiguous core-spec
+    acctg-freq batch bb bbf begin cluster-constraint clusters container contiguous core-spec
     cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot distribution exclusive extra
-    extra-node-info get-user-env gid gpu-bind gpu-freq gpus gpus-per-socket gpus-per-task gres-flags
-    hint hold ignore-pbs immediate licenses mcs-label mem-bind mem-per-gpu mincpus network nice
+    extra-node-info get-user-env gid gpu-bind gpu-freq gres-flags
+    hint hold ignore-pbs licenses mcs-label mem-bind mem-per-gpu mincpus network nice
     no-kill overcommit oversubscribe power prefer priority profile propagate quiet reboot
     segment sockets-per-node spread-job stepmgr switches thread-spec threads-per-core time-min tmp
     tres-bind tres-per-task uid use-min-nodes verbose wckey
 """
 _EXTRA: Final = frozenset(_EXTRA_NAMES.split())
 """The long options of sbatch (22.05 to 24.11) that fusionrun does not set."""
+
+_RIVALS: Final = {"mem-per-gpu": ("mem", "mem_per_cpu"), "cpus-per-gpu": ("cpus_per_task",)}
+"""Options of `extra`, and the keys that say the same in another way."""
+
+_LAUNCHERS: Final = frozenset(
+    {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+)
+_BASHS: Final = frozenset({"BASHOPTS", "EUID", "IFS", "PPID", "SHELLOPTS", "UID"})
 
 _TIME: Final = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
@@ -106,11 +128,9 @@ def _time(settings: Mapping[str, Any]) -> Iterator[Problem]:
     if text is None:
         return
     limit = time_s(text)
-    if re.fullmatch(r"\d+:\d+", text):
-        minutes, seconds = text.split(":")
-        fix = f'"{minutes}:{seconds}:00" is {minutes} hours, "00:{minutes}:{seconds}" what it says'
-        expected = 'hours, minutes and seconds: "02:00:00"'
-        yield Problem(None, "slurm.time", f"{text!r}: {limit} seconds", expected, fix)
+    if limit == 0:
+        expected = "a time; to Slurm 0 is no limit at all"
+        yield Problem(None, "slurm.time", repr(text), expected, "leave it out for the partition's")
         return
     grace = settings["grace"]
     if limit is not None and limit < grace + EARLY_S:
@@ -132,15 +152,22 @@ def _time(settings: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _pairs(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    """Two ways to say one thing; of both Slurm makes neither, or whichever it likes."""
     if settings["gpus_per_node"] is not None and "gpu" in (settings["gres"] or ""):
         expected = "one of them: Slurm accepts both and means neither"
         yield Problem(None, "slurm.gres", "gpus in gres and in gpus_per_node", expected)
+    extra = {_option(name): name for name, value in settings["extra"].items() if value is not False}
+    for option, keys in _RIVALS.items():
+        rivals = [key for key in keys if settings[key] is not None]
+        if option in extra and rivals:
+            got, expected = f"--{option} and {rivals[0]}", "one of them"
+            yield Problem(None, f"slurm.extra.{extra[option]}", got, expected)
 
 
 def _extra(settings: Mapping[str, Any]) -> Iterator[Problem]:
     for name in settings["extra"]:
         key = f"slurm.extra.{name}"
-        option = str(name).replace("_", "-").lstrip("-")
+        option = _option(name)
         if option in _OURS:
             own = _OURS[option]
             fix = f"'{own}' sets it" if own else "remove it: fusionrun needs it as it is"
@@ -151,11 +178,20 @@ def _extra(settings: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(None, key, f"--{option}", "a long option of sbatch", fix)
 
 
+def _option(name: str) -> str:
+    return name.replace("_", "-").lstrip("-")
+
+
 def _env(settings: Mapping[str, Any]) -> Iterator[Problem]:
     for name in settings["env"]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             expected = "letters, digits and _, not beginning with a digit"
-            yield Problem(None, f"slurm.env.{name}", f"the name {name!r}", expected)
-        elif name.startswith(("SLURM_", "SBATCH_", "PMI")):
+        elif name.startswith(("SLURM_", "SBATCH_", "SRUN_", "PMI")):
             expected = "no variable of Slurm's own"
-            yield Problem(None, f"slurm.env.{name}", f"the name {name!r}", expected)
+        elif name in _LAUNCHERS:
+            expected = "no variable that the launcher sets for each process"
+        elif name in _BASHS:
+            expected = "no variable that bash keeps for itself"
+        else:
+            continue
+        yield Problem(None, f"slurm.env.{name}", f"the name {name!r}", expected)

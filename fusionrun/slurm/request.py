@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["options", "processes_per_node", "world_size"]
+__all__ = ["num_gpus", "options", "processes_per_node", "world_size"]
 
 # In the order they stand in the script; the recipe's key and sbatch's option have one name.
 _SIMPLE = (
@@ -29,14 +29,21 @@ _SIMPLE = (
 
 def processes_per_node(settings: Mapping[str, Any]) -> int:
     """One process for each GPU of a node; without GPUs one."""
-    asked = settings["gpus_per_node"]
-    if asked is None and (gres := settings["gres"]):
-        gpus = [part for part in str(gres).split(",") if part.split(":")[0] in ("gpu", "gres/gpu")]
-        asked = gpus[0] if gpus else None
-    if asked is None:
-        return 1
-    number = re.search(r"(?:^|:)(\d+)$", str(asked))
-    return max(1, int(number[1])) if number else 1
+    return max(1, num_gpus(settings))
+
+
+def num_gpus(settings: Mapping[str, Any]) -> int:
+    """GPUs of a node: of all types together, and of those in `gres`."""
+    if (asked := settings["gpus_per_node"]) is not None:
+        return sum(_count(part) for part in str(asked).split(","))
+    parts = (settings["gres"] or "").split(",")
+    return sum(_count(part) for part in parts if part.split(":")[0] in ("gpu", "gres/gpu"))
+
+
+def _count(part: str) -> int:
+    """The number at the end of `TYPE:NUMBER` or `NUMBER`; one where there is none."""
+    number = re.search(r"(?:^|:)(\d+)$", part)
+    return int(number[1]) if number else 1
 
 
 def world_size(settings: Mapping[str, Any]) -> int:

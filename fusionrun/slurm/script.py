@@ -1,21 +1,28 @@
 """The batch script of a run: a pure function from what is asked to text, the same each time.
 
 The text comes from `templates/job.sbatch.j2` or a user's own template, in a sandbox: a name that
-is misspelt there is an error, and every value is quoted for bash where it stands.
+is misspelt there is an error, and every value is quoted for bash where it stands. What a template
+may use is what `_context` returns. A user's own must ask Slurm for what fusionrun relies on.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fusionrun.errors import UserError
 from fusionrun.resources import shipped
-from fusionrun.slurm.quoting import Verbatim, file_pattern, quoted, refuse_control_characters
-from fusionrun.slurm.request import options, processes_per_node, world_size
+from fusionrun.slurm.quoting import (
+    Verbatim,
+    file_pattern,
+    quoted,
+    refuse_control_characters,
+    sbatch_quoted,
+    sbatch_word,
+)
+from fusionrun.slurm.request import num_gpus, options, processes_per_node, world_size
 from fusionrun.store.layout import RunLayout, slug
 
 __all__ = ["COMMENT", "Job", "header", "render"]
@@ -24,6 +31,18 @@ COMMENT: Final = "fusionrun:"
 """What the comment of every job begins with; the run's id follows."""
 
 TEMPLATE: Final = "job.sbatch.j2"
+
+_NEEDED: Final = frozenset(
+    {"comment", "chdir", "output", "open-mode", "signal", "requeue", "no-requeue"}
+    | {"array", "dependency"}
+)
+"""Options without which a run is not found again, loses its log, or never stops in time."""
+
+_CALLED: Final = ("fusionrun.job", "fusionrun.submit.after")
+"""Modules that a script has to start: the training, and what decides how the job ends."""
+
+_MOST_COMMENT: Final = 1024
+"""Characters of a comment; assumed to be taken everywhere."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,8 @@ class Job:
         after: text of `--dependency`, or None.
         array: number of tasks and how many run at once (None: all); None for a single run. Task
             i trains the run whose directory stands in line i (from 0) of `points.txt` in run_dir.
-        template: a user's own template, as text.
+        template: a user's own template, as text; None: the file that the settings name, or the
+            one that ships.
     """
 
     run_id: str
@@ -58,7 +78,8 @@ def render(job: Job) -> str:
     """The script.
 
     Raises:
-        UserError: the user's template is wrong, or something holds a control character.
+        UserError: the user's template is wrong, something holds a control character, or an image
+            cannot see a directory of that name.
     """
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
@@ -71,15 +92,54 @@ def render(job: Job) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    text = job.template
-    if text is None:
-        text = (shipped("templates") / TEMPLATE).read_text(encoding="utf-8")
+    own = _own_template(job)
     try:
-        return environment.from_string(text).render(_context(job))
-    except TemplateError as error:
+        made = environment.from_string(_shipped() if own is None else own).render(_context(job))
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         number = getattr(error, "lineno", None)
         line = f" line {number}" if number else ""
         raise UserError(f"the batch script's template{line}: {error}") from error
+    if own is not None:
+        _refuse_incomplete(made, job)
+    return made
+
+
+def _own_template(job: Job) -> str | None:
+    named = job.settings.get("template")
+    if job.template is not None or named is None:
+        return job.template
+    try:
+        return Path(named).expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        raise UserError(f"slurm.template: {named} cannot be read: {error}") from error
+
+
+def _shipped() -> str:
+    return (shipped("templates") / TEMPLATE).read_text(encoding="utf-8")
+
+
+def _refuse_incomplete(text: str, job: Job) -> None:
+    """What a user's template has left out, or put where Slurm does not look."""
+    found = header(text)
+    for name, value in _header(job, RunLayout(Path(job.run_dir))):
+        if name in _NEEDED and found.get(name) != (value or ""):
+            line = f"#SBATCH {_option(name, value)}"
+            raise UserError(
+                f"the batch script's template: expected the line {line!r} at its top. Fix: begin "
+                "it as fusionrun's own does, with '{% for option in options %}', "
+                "'#SBATCH {{ option }}', '{% endfor %}'"
+            )
+    top = len(_header_lines(text))
+    if late := [line for line in text.splitlines() if line.startswith("#SBATCH")][top:]:
+        raise UserError(
+            f"the batch script's template: {late[0]!r} comes after the first command, where Slurm "
+            "ignores it. Fix: move it to the top"
+        )
+    if missing := [name for name in _CALLED if name not in text]:
+        raise UserError(
+            f"the batch script's template: expected it to run '-m {missing[0]}'; without that the "
+            "job would end as COMPLETED, whatever became of the training"
+        )
 
 
 def header(text: str) -> dict[str, str]:
@@ -87,16 +147,23 @@ def header(text: str) -> dict[str, str]:
 
     Returns:
         Option → value; empty for one that takes none.
+
+    Raises:
+        UserError: a line holds another number of words than one.
     """
-    found: dict[str, str] = {}
+    words = [sbatch_word(line.removeprefix("#SBATCH")) for line in _header_lines(text)]
+    split = (word.removeprefix("--").partition("=") for word in words)
+    return {option: value for option, _, value in split}
+
+
+def _header_lines(text: str) -> list[str]:
+    lines: list[str] = []
     for line in text.splitlines():
-        if line.startswith("#SBATCH "):
-            (word,) = shlex.split(line.removeprefix("#SBATCH "), comments=True)
-            option, _, value = word.removeprefix("--").partition("=")
-            found[option] = value
+        if line.startswith("#SBATCH"):
+            lines.append(line)
         elif line.strip() and not line.startswith("#"):
             break
-    return found
+    return lines
 
 
 def _context(job: Job) -> dict[str, Any]:
@@ -106,8 +173,10 @@ def _context(job: Job) -> dict[str, Any]:
     return {
         "job": job,
         "options": [_option(name, value) for name, value in _header(job, layout)],
-        "setup": [(Verbatim(line), line) for line in settings["setup"]],
-        "env": [(Verbatim(name), value) for name, value in settings["env"].items()],
+        "setup": settings["setup"],
+        "env": list(settings["env"].items()),
+        "python": settings.get("python") or job.python,
+        "finds_python": bool(settings["setup"]) and not (container or settings.get("python")),
         "pythonpath": ":".join(job.pythonpath),
         "world_size": Verbatim(str(world_size(settings))),
         "processes_per_node": Verbatim(str(processes_per_node(settings))),
@@ -118,7 +187,7 @@ def _context(job: Job) -> dict[str, Any]:
         "points_file": str(layout.points),
         "log_dir": layout.logs.name,
         "log_file": str(layout.log.relative_to(layout.root)),
-        "inside": _inside(container, job, settings),
+        "inside": Verbatim(" ".join(map(quoted, _inside(container, job)))),
         "container": container is not None,
     }
 
@@ -127,7 +196,7 @@ def _header(job: Job, layout: RunLayout) -> list[tuple[str, str | None]]:
     log = layout.log
     lines: list[tuple[str, str | None]] = [
         ("job-name", slug(job.name)),
-        ("comment", f"{COMMENT}{job.run_id} {job.name}"[:1024]),
+        ("comment", f"{COMMENT}{job.run_id} {job.name}"[:_MOST_COMMENT]),
         ("chdir", job.run_dir),
         ("output", file_pattern(str(log.with_name(f"{log.stem}.out") if job.array else log))),
         ("open-mode", "append"),
@@ -142,17 +211,25 @@ def _header(job: Job, layout: RunLayout) -> list[tuple[str, str | None]]:
 
 
 def _option(name: str, value: str | None) -> Verbatim:
-    return Verbatim(f"--{name}" if value is None else f"--{name}={quoted(value)}")
+    return Verbatim(f"--{name}" if value is None else f"--{name}={sbatch_quoted(value)}")
 
 
-def _inside(
-    container: Mapping[str, Any] | None, job: Job, settings: Mapping[str, Any]
-) -> list[str]:
+def _inside(container: Mapping[str, Any] | None, job: Job) -> list[str]:
     """The words before the innermost command: what runs it inside an image."""
     if container is None:
         return []
-    gpus = settings["gpus_per_node"] or "gpu" in (settings["gres"] or "")
-    binds = [job.run_dir, *job.pythonpath, *container["binds"]]
-    words = ["apptainer", "exec", *(["--nv"] if gpus else [])]
-    words += [word for bind in dict.fromkeys(binds) for word in ("--bind", bind)]
+    own = (job.run_dir, *job.pythonpath)
+    _refuse_unbindable(own)
+    words = ["apptainer", "exec", *(["--nv"] if num_gpus(job.settings) else [])]
+    binds = dict.fromkeys([*own, *container["binds"]])
+    words += [word for bind in binds for word in ("--bind", bind)]
     return [*words, container["image"]]
+
+
+def _refuse_unbindable(paths: Iterable[str]) -> None:
+    for path in paths:
+        if "," in path or ":" in path:
+            raise UserError(
+                f"{path!r}: apptainer takes ',' and ':' for the ends of a path. Fix: keep the runs "
+                "of a recipe with slurm.container in a directory without them (--runs)"
+            )

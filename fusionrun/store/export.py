@@ -38,6 +38,9 @@ _CHUNK: Final = 1 << 20
 _SHOWN: Final = 8
 _RUN: Final = "run:"
 
+_NORM: Final = frozenset({"norm.weight", "norm.bias"})
+_SHARED_NORM: Final = "it has a LayerNorm at its output: fusion.feature_norm: shared"
+
 _Kind: TypeAlias = tuple[str, tuple[int, ...]]
 
 
@@ -228,7 +231,8 @@ def check_fit(header: Header, expected: Mapping[str, tuple[str, Sequence[int]]],
     if problems:
         rest = len(problems) - _SHOWN
         more = [f"and {rest} more"] if rest > 0 else []
-        listed = "".join(f"\n  {line}" for line in (*problems[:_SHOWN], *more))
+        norm = [_SHARED_NORM] if _NORM.issubset(surplus) else []
+        listed = "".join(f"\n  {line}" for line in (*problems[:_SHOWN], *more, *norm))
         raise ComponentError(f"{what}: its tensors do not fit{listed}")
 
 

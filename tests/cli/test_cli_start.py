@@ -140,9 +140,29 @@ def test_data_that_is_not_there_is_refused_and_nothing_written() -> None:
     assert os.listdir() == []
 
 
+@pytest.mark.parametrize(("name", "source"), [("mine.csv", "csv"), ("mine.PARQUET", "parquet")])
+def test_a_table_is_refused_with_what_init_reads(name: str, source: str) -> None:
+    Path(name).write_text("a,b\n1,2\n")
+    message = refused("init", "--data", name)
+    assert message.startswith(f"--data {name}\n")
+    assert "an .npz file, or package:NAME: init reads no others" in message
+    assert f"'source: {source}'" in message
+
+
 def test_a_file_that_is_no_npz_is_refused() -> None:
-    Path("mine.csv").write_text("a,b\n1,2\n")
-    assert "mine.csv" in refused("init", "--data", "mine.csv")
+    Path("mine.dat").write_text("a,b\n1,2\n")
+    assert "mine.dat" in refused("init", "--data", "mine.dat")
+
+
+def test_an_image_with_channels_last_gets_an_mlp_and_a_word() -> None:
+    save("mine.npz", **{"a\nb": zeros(8, 9, 3)})
+    assert fusionrun("init", "--data", "mine.npz").exit_code == 0
+    plan = make_plan(read_recipe(Path("recipe.yaml")), Path("runs"))
+    assert [expert.model for expert in plan.settings.experts.values()] == ["mlp"]
+    assert [warning.code for warning in plan.warnings] == ["channels_last"]
+    text = Path("recipe.yaml").read_text(encoding="utf-8")
+    assert '# The view "a\\nb" of shape 8 × 9 × 3 looks like channels last' in text
+    assert "numpy.moveaxis(x, -1, 1)" in text
 
 
 def test_a_label_that_the_data_lacks_is_refused() -> None:

@@ -98,7 +98,16 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float, me
     values[[3, 5], 1] = value
     np.savez(tmp_path / "d.npz", v=values, label=np.arange(10) % 2)
     data = Npz(source="npz", path="d.npz")
-    with pytest.raises(DataError, match=rf"{message}.*2 such values in 2 rows and 1 columns"):
+    with pytest.raises(DataError, match=rf"{message}.*2 such values in 2 rows and 1 column"):
+        load_data(data, read_summary(data, tmp_path))
+
+
+def test_one_value_that_is_not_finite_is_counted_in_the_singular(tmp_path: Path) -> None:
+    values = np.zeros((10, 2))
+    values[3, 1] = np.nan
+    np.savez(tmp_path / "d.npz", v=values, label=np.arange(10) % 2)
+    data = Npz(source="npz", path="d.npz")
+    with pytest.raises(DataError, match=r"1 such value in 1 row and 1 column\n"):
         load_data(data, read_summary(data, tmp_path))
 
 

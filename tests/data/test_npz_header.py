@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fusionrun.data.header import DataSummary, read_summary
 from fusionrun.data.load import load_data
+from fusionrun.data.report import FaultyDataError
 from fusionrun.errors import DataError, NotYetError
 from fusionrun.schema.data import FileSplit, FractionSplit, Npz
 from fusionrun.schema.image_data import ImageFolder
@@ -161,7 +162,7 @@ def test_a_view_of_the_wrong_array_is_refused(views: dict[str, str], message: st
 
 def test_a_missing_label_names_the_nearest_array(tmp_path: Path) -> None:
     message = refused(tmp_path, v=np.zeros((4, 2)), labels=[0, 1, 0, 1])
-    assert "one of v, labels" in message
+    assert "one of labels, v" in message
     assert "did you mean 'labels'?" in message
 
 
@@ -228,6 +229,37 @@ def test_a_missing_file_names_what_there_is(tmp_path: Path, name: str, message: 
 def test_an_unknown_shipped_name_names_the_nearest() -> None:
     with pytest.raises(DataError, match=r"did you mean 'package:handwritten_digits'\?"):
         read_summary(Npz(source="npz", path="package:handwriten_digit"), Path())
+
+
+def test_arrays_of_one_class_a_row_are_offered_first_as_labels(tmp_path: Path) -> None:
+    arrays = {f"view{i}": np.zeros((ROWS, 2)) for i in range(13)}
+    np.savez(tmp_path / "d.npz", **arrays, kind=LABELS, column=LABELS[:, None])
+    with pytest.raises(DataError, match="one of kind, column, view0, view1"):
+        read_summary(Npz(source="npz", path="d.npz", label="view"), tmp_path)
+
+
+def test_missing_arrays_are_told_at_once(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", v=np.zeros((ROWS, 2)), label=LABELS)
+    data = Npz(source="npz", path="d.npz", label="lable", views={"a": "v", "b": "w", "c": "x"})
+    with pytest.raises(FaultyDataError, match="no array for") as caught:
+        read_summary(data, tmp_path)
+    assert [fault.blamed for fault in caught.value.faults] == [
+        ("data", "label"),
+        ("data", "views", "b"),
+        ("data", "views", "c"),
+    ]
+
+
+def test_arrays_that_do_not_fit_are_told_at_once(tmp_path: Path) -> None:
+    message = refused(tmp_path, v=np.zeros((ROWS, 2)), w=np.zeros(3), x=["a"] * 20, label=LABELS)
+    assert "the array 'w' of" in message
+    assert "the array 'x' of" in message
+
+
+def test_without_stratify_the_rows_of_each_class_are_counted_over_all_parts(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", v=np.zeros((ROWS, 2)), label=LABELS)
+    data = Npz(source="npz", path="d.npz", split=FractionSplit(stratify=False))
+    assert read_summary(data, tmp_path).class_counts == {"all": (7, 7, 6)}
 
 
 def test_text_is_no_archive(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from fusionrun import datasets
 from fusionrun.data.header import read_summary
 from fusionrun.data.load import Rows, load_data
+from fusionrun.data.report import FaultyDataError
 from fusionrun.errors import DataError
 from fusionrun.schema.data import Csv, Data, FileSplit, Npz, Parquet
 
@@ -144,7 +145,9 @@ def test_quoted_cells_may_hold_delimiters_and_line_breaks(tmp_path: Path) -> Non
         (rows("1,,a"), r"d\.csv:12  column 'x2'\n  got +an empty cell"),
         (rows("1,2,"), r"d\.csv:12  column 'label'\n  got +no label \(''\)"),
         (rows("1,2,NaN"), r"d\.csv:12  column 'label'\n  got +no label \('NaN'\)"),
-        (rows('1,2,"a'), r"d\.csv:12\n  got +csv: unexpected end of data"),
+        (rows('1,2,"a'), r"d\.csv:12\n  got +a row that begins here and goes on to line 12: csv"),
+        (rows('1,2,"a', "1,2,b", "1,2,b"), r"d\.csv:12\n  got +a row .* goes on to line 14: csv"),
+        (rows('1,2,"a', '1,2,"b"'), r"d\.csv:12\n  got +a row .* goes on to line 13: csv"),
         (rows(header="x1,x2,labl"), r"(?s)no column for data\.label.*did you mean 'labl'\?"),
         (rows(header="y1,y2,label"), r"(?s)no column matches in .*got +'x\*'\n.*one of y1, y2"),
         (rows(header="x1,x1,label"), r"d\.csv:1\n  got +two columns named 'x1'"),
@@ -173,8 +176,35 @@ def test_bad_columns_of_a_view(tmp_path: Path, columns: tuple[str, ...], message
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     data = table(tmp_path, rows())
     (tmp_path / "d.csv").write_bytes(rows("1,2,Käfer").encode("latin-1"))
-    with pytest.raises(DataError, match="the byte 0xe4, which is not UTF-8"):
+    with pytest.raises(DataError, match=r"d\.csv:12\n  got +the byte 0xe4, which is not UTF-8"):
         read_summary(data, tmp_path)
+
+
+def test_all_missing_columns_are_told_at_once(tmp_path: Path) -> None:
+    data = table(tmp_path, rows(), label="labl", views={"v": ("y1", "x1", "y2"), "w": ("z*",)})
+    with pytest.raises(FaultyDataError, match="no column for") as caught:
+        read_summary(data, tmp_path)
+    assert [fault.blamed for fault in caught.value.faults] == [
+        ("data", "label"),
+        ("data", "views", "v", 0),
+        ("data", "views", "v", 2),
+        ("data", "views", "w", 0),
+    ]
+
+
+def test_columns_that_no_view_asks_for_are_offered_first_as_labels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="one of label, x1, x2"):
+        read_summary(table(tmp_path, rows(), label="kind"), tmp_path)
+
+
+def test_files_of_a_split_that_are_missing_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,label\n1,1\n1,2\n")
+    split = FileSplit(train="a.csv", val="b.csv", test="c.csv")
+    data = Csv(source="csv", views={"v": ("x",)}, split=split)
+    with pytest.raises(FaultyDataError, match="no such file") as caught:
+        read_summary(data, tmp_path)
+    blamed = [fault.blamed for fault in caught.value.faults]
+    assert blamed == [("data", "split", "val"), ("data", "split", "test")]
 
 
 def test_a_csv_value_that_is_not_finite_is_refused_when_loaded(tmp_path: Path) -> None:
@@ -251,6 +281,20 @@ def test_a_bad_parquet_table_is_refused(
     write(tmp_path, **columns)
     with pytest.raises(DataError, match=message):
         read_summary(parquet(views=views), tmp_path)
+
+
+def test_plain_columns_are_offered_first_as_labels_of_parquet(tmp_path: Path) -> None:
+    write(tmp_path, x=lists(4), y=pa.array(range(10)))
+    with pytest.raises(DataError, match=r"one of (y, label|label, y), x"):
+        read_summary(parquet(label="kind"), tmp_path)
+
+
+def test_label_and_views_of_parquet_are_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path, x=lists(4))
+    with pytest.raises(FaultyDataError, match="no column for") as caught:
+        read_summary(parquet(label="kind", views={"v": "y"}), tmp_path)
+    blamed = [fault.blamed for fault in caught.value.faults]
+    assert blamed == [("data", "label"), ("data", "views", "v", 0)]
 
 
 def test_empty_parquet_cells_are_refused_when_loaded(tmp_path: Path) -> None:

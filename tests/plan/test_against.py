@@ -19,7 +19,8 @@ CONSTANT = (
     "  fusion: {type: ConstantLR, factor: 1.0}\n"
     "  global_head: {type: ConstantLR, factor: 1.0}\n"
 )
-EXPERTS = {"experts.one", "experts.two", "heads.one", "heads.two"}
+EXPERTS = ("experts.one", "experts.two")
+HEADS = ("heads.one", "heads.two")
 
 
 def costs(comparison: Comparison) -> dict[str, str]:
@@ -51,7 +52,7 @@ def test_changes_that_train_nothing_again_keep_everything(
     comparison = compare(plan(MULTIPLICATIVE, setting), plan())
     assert costs(comparison)[key] == cost
     assert "a retraining" not in costs(comparison).values()
-    assert set(comparison.kept) == {*EXPERTS, "fusion", "global_head"}
+    assert set(comparison.kept) == {*EXPERTS, *HEADS, "fusion", "global_head"}
     assert comparison.retrained == ()
     assert render(comparison, "x").endswith("all components can be kept")
 
@@ -66,21 +67,79 @@ def test_other_changes_cost_a_retraining(setting: str, plan: PlanOf) -> None:
     assert "fusion" in comparison.retrained
 
 
-def test_another_fusion_keeps_experts_and_heads(plan: PlanOf) -> None:
+def test_another_fusion_can_start_from_the_experts(plan: PlanOf) -> None:
     comparison = compare(plan("fusion: {type: concatenation}"), plan())
     assert costs(comparison)["fusion.type"] == "a retraining"
-    assert set(comparison.kept) == EXPERTS
-    assert comparison.retrained == ("fusion", "global_head")
+    assert comparison.kept == EXPERTS
+    assert comparison.retrained == (*HEADS, "fusion", "global_head")
+
+
+def test_more_epochs_train_heads_as_anew_as_fusion_and_global_head(plan: PlanOf) -> None:
+    new, old = (plan(f"{MULTIPLICATIVE}\ntraining: {{epochs: {n}}}") for n in (4, 2))
+    comparison = compare(new, old)
+    assert set(costs(comparison).values()) == {"a retraining"}
+    assert comparison.kept == EXPERTS
+    assert comparison.retrained == (*HEADS, "fusion", "global_head")
+
+
+def test_another_seed_is_another_run_in_which_nothing_is_kept(plan: PlanOf) -> None:
+    comparison = compare(plan(MULTIPLICATIVE, "seed=1", "name=other"), plan())
+    assert comparison.kept == ()
+    assert render(comparison, "x").endswith(
+        "another run of the same plan: every component is trained anew"
+    )
+
+
+def test_another_seed_and_another_fusion_can_start_from_the_experts(plan: PlanOf) -> None:
+    comparison = compare(plan("fusion: {type: concatenation}", "seed=1"), plan())
+    assert comparison.kept == EXPERTS
+
+
+@pytest.mark.parametrize("setting", ["experts.one.dropout=0.5", "experts.one.freeze=true"])
+def test_an_expert_that_is_only_trained_otherwise_can_be_started_from(
+    setting: str, plan: PlanOf
+) -> None:
+    comparison = compare(plan(MULTIPLICATIVE, setting), plan())
+    assert costs(comparison) == {setting.partition("=")[0]: "a retraining"}
+    assert comparison.kept == EXPERTS
+
+
+def test_a_rate_costs_what_it_moves_and_no_other_key(plan: PlanOf) -> None:
+    idle = "{when: {input_dim: {gt: 5000}}, scale: {base_lr: 0.5}}"
+    given = "{base_lr: 1e-4, head_lr: 5e-4, rules: [RULES], experts: {one: 1e-4, two: 1e-4}}"
+    texts = (given.replace("RULES", rules) for rules in (idle, ""))
+    new, old = (plan(f"{MULTIPLICATIVE}\nlearning_rates: {text}") for text in texts)
+    assert costs(compare(new, old)) == {"learning_rates.rules": "nothing"}
+    moved = compare(plan(MULTIPLICATIVE, "learning_rates.fusion=0.5"), plan())
+    assert costs(moved) == {
+        "learning_rates.fusion": "a retraining",
+        "schedulers.fusion.eta_min": "a retraining",
+    }
+
+
+def test_a_schedule_that_moves_no_rate_of_its_own_costs_nothing(plan: PlanOf) -> None:
+    step = "{{type: StepLR, step_size: {}}}"
+    new, old = (
+        plan(
+            f"{MULTIPLICATIVE}\nschedulers: {{fusion: {step.format(n)}, "
+            f"experts: {{type: StepLR, step_size: {m}}}}}"
+        )
+        for n, m in ((80, 20), (90, 30))
+    )
+    assert costs(compare(new, old)) == {
+        "schedulers.experts.step_size": "a retraining",
+        "schedulers.fusion.step_size": "nothing",
+    }
 
 
 def test_another_expert_keeps_the_others(plan: PlanOf) -> None:
     comparison = compare(plan(MULTIPLICATIVE, "experts.one.hidden=[32]"), plan())
     assert costs(comparison) == {"experts.one.hidden": "a retraining"}
-    assert comparison.kept == ("experts.two", "heads.two")
-    assert comparison.retrained == ("experts.one", "heads.one", "fusion", "global_head")
+    assert comparison.kept == ("experts.two",)
+    assert comparison.retrained == ("experts.one", *HEADS, "fusion", "global_head")
 
 
-def test_an_added_expert_is_the_only_one_to_train(plan: PlanOf) -> None:
+def test_an_added_expert_is_the_only_one_without_a_start(plan: PlanOf) -> None:
     more = (
         "experts:\n"
         "  one: {model: mlp, view: a, features: 64}\n"
@@ -88,8 +147,9 @@ def test_an_added_expert_is_the_only_one_to_train(plan: PlanOf) -> None:
         "  three: {model: mlp, view: b, features: 64}\n"
     )
     comparison = compare(plan(experts=more), plan())
-    assert set(comparison.kept) == EXPERTS
-    assert comparison.retrained == ("experts.three", "heads.three", "fusion", "global_head")
+    assert comparison.kept == EXPERTS
+    heads = (*HEADS, "heads.three")
+    assert comparison.retrained == ("experts.three", *heads, "fusion", "global_head")
 
 
 def test_other_data_keeps_nothing(plan: PlanOf) -> None:
@@ -136,7 +196,7 @@ def test_experts_in_another_order_need_another_fusion(plan: PlanOf) -> None:
     new, old = (plan(experts="experts:\n" + "".join(o)) for o in (lines, reversed(lines)))
     comparison = compare(new, old)
     assert costs(comparison) == {"experts, in their order": "a retraining"}
-    assert comparison.retrained == ("fusion", "global_head")
+    assert comparison.kept == EXPERTS
 
 
 def test_a_file_that_holds_something_else_keeps_nothing(plan: PlanOf, folder: Path) -> None:
@@ -165,16 +225,26 @@ def test_the_comparison_on_a_screen(plan: PlanOf) -> None:
         "name                small  wider  nothing\n"
         "experts.one.hidden  [128]  [32]   a retraining\n"
         "\n"
-        "to retrain  experts.one, heads.one, fusion, global_head\n"
-        "to keep     experts.two, heads.two\n"
-        "            (as a start: 'weights: run:ID#experts.NAME')"
+        "to train anew  experts.one, heads.one, heads.two, fusion, global_head\n"
+        "to keep        experts.two, as a start: 'weights: run:ID#experts.NAME' for each"
     )
 
 
+def test_a_narrow_screen_tells_a_change_in_a_line(
+    plan: PlanOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    new = plan(MULTIPLICATIVE, "experts.one.hidden=[32]", f"name={'wider ' * 8}")
+    shown = render(compare(new, plan()), "recipe.yaml").splitlines()
+    assert "experts.one.hidden: [128] → [32]  costs a retraining" in shown
+    assert max(map(len, shown)) <= 60
+
+
 def test_the_comparison_as_json(plan: PlanOf) -> None:
-    content = compare(plan(MULTIPLICATIVE, "seed=1"), plan()).to_json()
+    content = compare(plan(MULTIPLICATIVE, "training.batch_size=7"), plan()).to_json()
+    change = {"key": "training.batch_size", "old": 128, "new": 7, "cost": "a retraining"}
     assert content == {
-        "changes": [{"key": "seed", "old": 0, "new": 1, "cost": "a retraining"}],
-        "kept": ["experts.one", "experts.two", "heads.one", "heads.two"],
-        "retrained": ["fusion", "global_head"],
+        "changes": [change],
+        "kept": ["experts.one", "experts.two"],
+        "retrained": ["heads.one", "heads.two", "fusion", "global_head"],
     }

@@ -6,12 +6,13 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from fusionrun.blueprint import expert_component
-from fusionrun.errors import NotYetError, RecipeError
+from fusionrun.errors import DataError, NotYetError, RecipeError
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.experts import MLP
 from fusionrun.store.components import save_components
@@ -60,13 +61,172 @@ def test_a_cnn_on_a_vector_without_a_shape(plan: PlanOf) -> None:
 
 def test_a_shape_of_another_size_than_the_vector(plan: PlanOf) -> None:
     golden = """
-        recipe.yaml:5:3  experts.one
+        recipe.yaml:5:37  experts.one.shape
           5 |   one: {model: cnn, view: b, shape: [4, 4]}
-            |   ^^^
+            |                                     ^^^^^^
           got       view 'b' of shape 12 for model 'cnn'
           expected  a 'shape' of 12 numbers in all; 4 × 4 is 16
     """
     refused(golden, plan, MULTIPLICATIVE, experts=alone("{model: cnn, view: b, shape: [4, 4]}"))
+
+
+@pytest.mark.parametrize(
+    ("expert", "setting", "argument", "column"),
+    [
+        ("{model: cnn, view: b, shape: [3, 4]}", "shape=[4, 4]", "experts.one.shape", 19),
+        ("{model: cnn, view: pixels}", "channels=[8, 8, 8, 8]", "experts.one.channels", 22),
+        ("{model: cnn, view: pixels}", "view=b", "experts.one.view", 18),
+        ("{model: mlp, view: b}", "model=cnn", "experts.one.model", 19),
+        ("{model: cnn, view: b, shape: [3, 4]}", "view=a", "experts.one.view", 18),
+    ],
+)
+def test_a_setting_after_which_a_view_does_not_fit_is_pointed_at(
+    plan: PlanOf, expert: str, setting: str, argument: str, column: int
+) -> None:
+    with pytest.raises(RecipeError, match="for model 'cnn'") as caught:
+        plan(MULTIPLICATIVE, f"experts.one.{setting}", experts=alone(expert))
+    (problem,) = caught.value.problems
+    assert problem.place is not None
+    assert (problem.key, str(problem.place), problem.place.column) == (argument, "--set", column)
+
+
+def test_too_many_blocks_are_pointed_at_where_the_channels_stand(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:5:45  experts.one.channels
+          5 |   one: {model: cnn, view: pixels, channels: [8, 8, 8, 8]}
+            |                                             ^^^^^^^^^^^^
+          got       view 'pixels' of shape 1 × 8 × 8 for model 'cnn'
+          expected  an image of at least 16 × 16 for 4 blocks that halve it each; 8 × 8 allows 3 \
+in 'channels'
+    """
+    expert = "{model: cnn, view: pixels, channels: [8, 8, 8, 8]}"
+    refused(golden, plan, MULTIPLICATIVE, experts=alone(expert))
+
+
+# ------------------------------------------------------------------ channels last
+
+
+@pytest.fixture
+def save(folder: Path) -> Callable[..., None]:
+    """Write other views into the data file: `save(x=(8, 8, 3))`."""
+
+    def write_views(**shapes: tuple[int, ...]) -> None:
+        views = {name: np.zeros((60, *shape), np.uint8) for name, shape in shapes.items()}
+        np.savez(folder / "data.npz", **views, label=np.arange(60) % 3)
+
+    return write_views
+
+
+def test_an_image_with_channels_last_is_refused(plan: PlanOf, save: Callable[..., None]) -> None:
+    save(x=(8, 9, 3))
+    golden = """
+        recipe.yaml:5:27  experts.one.view
+          5 |   one: {model: cnn, view: x}
+            |                           ^
+          got       view 'x' of shape 8 × 9 × 3 for model 'cnn'
+          expected  (channels, height, width), and this looks like channels last; transpose it: \
+numpy.moveaxis(x, -1, 1); if it is 8 channels of 9 × 3, say shape: [8, 9, 3]
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=alone("{model: cnn, view: x}"))
+
+
+def test_a_shape_confirms_that_the_channels_come_first(
+    plan: PlanOf, save: Callable[..., None]
+) -> None:
+    save(x=(8, 9, 3))
+    expert = "{model: cnn, view: x, shape: [8, 9, 3], channels: [4]}"
+    assert plan(experts=alone(expert)).data.views["x"] == (8, 9, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 3), (4, 8, 4), (64, 4, 4), (8, 8, 2)])
+def test_an_image_with_channels_first_is_taken(
+    plan: PlanOf, save: Callable[..., None], shape: tuple[int, ...]
+) -> None:
+    save(x=shape)
+    assert plan(experts=alone("{model: cnn, view: x, channels: [4]}")).data.views["x"] == shape
+
+
+# ------------------------------------------------------------------ the data itself
+
+
+def data_refused(golden: str, plan: PlanOf, folder: Path, *settings: str, **where: str) -> None:
+    with pytest.raises(DataError, match=r"\S") as caught:
+        plan(MULTIPLICATIVE, *settings, **where)
+    found = str(caught.value).replace(f"{folder}/", "")
+    assert found == textwrap.dedent(golden).strip("\n")
+
+
+def test_a_path_that_is_not_there_is_pointed_at(plan: PlanOf, folder: Path) -> None:
+    (folder / "data.npz").rename(folder / "date.npz")
+    golden = """
+        recipe.yaml:3:27  data.path
+          3 | data: {source: npz, path: data.npz}
+            |                           ^^^^^^^^
+          no such file: data.npz
+          did you mean 'date.npz'?
+    """
+    data_refused(golden, plan, folder)
+
+
+def test_a_setting_of_the_data_is_pointed_at(plan: PlanOf, folder: Path) -> None:
+    golden = """
+        --set  data.label
+           | data.label=lable
+           |            ^^^^^
+          no array for data.label in data.npz
+          got       'lable'
+          expected  one of label, a, b, pixels
+          did you mean 'label'?
+    """
+    data_refused(golden, plan, folder, "data.label=lable")
+
+
+def test_a_shipped_name_that_does_not_exist_is_pointed_at(plan: PlanOf, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"--set  data\.path\n.*=package:nope\n +\| +\^{12}\n"):
+        plan(MULTIPLICATIVE, "data.path=package:nope")
+
+
+def test_a_file_of_a_split_is_pointed_at(plan: PlanOf, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"--set  data\.split\.test\n.*\n +\| +\^{8}\n.*none"):
+        plan(MULTIPLICATIVE, "data.path=null", "data.split={train: data.npz, test: none.npz}")
+
+
+@pytest.mark.parametrize("views", ["[a, c, b]", "{x: a, y: c}"])
+def test_an_array_of_a_view_is_pointed_at(plan: PlanOf, folder: Path, views: str) -> None:
+    with pytest.raises(DataError, match=r"--set  data\.views\.[cy]\n.*\n +\| +\^\n") as caught:
+        plan(MULTIPLICATIVE, f"data.views={views}")
+    _, line, caret, *_ = str(caught.value).splitlines()
+    assert line[caret.index("^")] == "c"
+
+
+@pytest.mark.parametrize("views", ["{v: [x, z]}", "{v: z}"])
+def test_a_column_of_a_table_is_pointed_at(plan: PlanOf, folder: Path, views: str) -> None:
+    (folder / "d.csv").write_text("x,y,label\n" + "1,2,a\n1,2,b\n" * 5)
+    with pytest.raises(DataError, match=r"data\.views\.v.*\n.*\n +\| +\^\n") as caught:
+        plan(MULTIPLICATIVE, f"data={{source: csv, path: d.csv, views: {views}}}")
+    _, line, caret, *_ = str(caught.value).splitlines()
+    assert line[caret.index("^")] == "z"
+
+
+def test_what_is_wrong_beside_the_data_is_told_with_it(plan: PlanOf, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)data\.path.*rates\.experts\.oen.*selection\.path"):
+        plan(
+            MULTIPLICATIVE,
+            "data.path=none.npz",
+            "learning_rates.experts={oen: 1e-3}",
+            "training.selection={path: Two}",
+        )
+
+
+def test_one_expert_alone_is_not_blamed_for_a_default_beside_bad_data(
+    plan: PlanOf, folder: Path
+) -> None:
+    with pytest.raises(DataError, match=r"data\.path") as caught:
+        plan(MULTIPLICATIVE, "data.path=none.npz", experts=alone("{model: mlp, view: a}"))
+    assert "knowledge_transfer" not in str(caught.value)
+
+
+# ------------------------------------------------------------------ all at once
 
 
 def test_all_experts_are_reported_at_once(plan: PlanOf) -> None:
@@ -276,6 +436,17 @@ def test_weights_with_other_tensors(plan: PlanOf, folder: Path) -> None:
           x is not known here, F32 [3]
     """
     refused(golden, plan, MULTIPLICATIVE, experts=weighted("wrong.safetensors"))
+
+
+def test_weights_of_an_expert_with_a_norm_at_its_output(plan: PlanOf, folder: Path) -> None:
+    expert = MLP(model="mlp", view="a", hidden=(), features=8)
+    blueprint = expert_component(expert, (4,), "shared")
+    tensors = {name: torch.zeros(tensor.shape) for name, tensor in blueprint.items()}
+    save_file(tensors, folder / "tuned.safetensors")
+    with pytest.raises(
+        RecipeError, match=r"LayerNorm at its output: fusion\.feature_norm: shared$"
+    ):
+        plan(experts=weighted("tuned.safetensors"))
 
 
 def test_weights_of_a_run_that_is_not_there(plan: PlanOf, folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fusionrun.errors import UserError
 from fusionrun.plan.plan import Plan, Weights
 from fusionrun.plan.resolve import make_plan
-from fusionrun.plan.screen import LINE_WIDTH, every_value, literal, screen, size, why
+from fusionrun.plan.screen import LINE_WIDTH, every_value, line_width, literal, screen, size, why
 from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import run_id
 
@@ -175,6 +175,72 @@ def test_weights_to_start_from_are_on_the_screen(golden: Callable[[str], Plan]) 
     given = made.components["experts.fourier"]._replace(weights=weights)
     shown = concise(replace(made, components={**made.components, "experts.fourier": given}))
     assert "weights  experts.fourier starts from run:a#experts.b" in shown
+
+
+def test_attention_between_experts_is_on_the_screen_where_it_is_not_usual(plan: PlanOf) -> None:
+    setting = "knowledge_transfer.cross_expert_attention={}"
+    said = "dropout 0.2, cross_expert_attention {}\n"
+    assert said.format("true") in concise(plan(MULTIPLICATIVE, setting.format("true")))
+    assert "cross_expert_attention" not in concise(plan(MULTIPLICATIVE))
+    encoder = "fusion: {type: TransformerBase, num_layers: 1}"
+    assert "num_layers 1, cross_expert_attention false\n" in concise(
+        plan(encoder, setting.format("false"))
+    )
+    assert "cross_expert_attention" not in concise(plan(encoder))
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 100, 118])
+@pytest.mark.parametrize("name", ["origin", "tuned"])
+def test_both_screens_fit_into_the_terminal(
+    name: str, width: int, golden: Callable[[str], Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    plan = golden(name)
+    shown = concise(plan) + ("\n" + every_value(plan)) * (width < LINE_WIDTH)
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_a_narrow_screen_stacks_the_components(
+    golden: Callable[[str], Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert concise(golden("tuned")).startswith(
+        "tuned  ·  preset tuned  ·  seed 0  ·  run tuned-62c6fd70-s0\n"
+        "\n"
+        "component: input_dim, parameters + head; rules\n"
+        "  base rate  rate over 12 epochs  first → last\n"
+        "experts.fourier: 64, 18,240 + 650; × 0.5 × 0.25\n"
+        "   0.000125  ▁▃▇██▇▅▄▂▁▁▁         5e-06 → 5e-10\n"
+        "experts.morphological: 64, 576 + 650; × 0.5 × 0.25\n"
+        "   0.000125  ▁▃▇██▇▅▄▂▁▁▁         5e-06 → 5e-10\n"
+        "fusion: 64, 0; nothing to train\n"
+        "global_head: 64, 0; nothing to train\n"
+    )
+
+
+def test_a_less_wide_screen_only_lacks_the_rules(
+    golden: Callable[[str], Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "105")
+    heading, first = concise(golden("tuned")).splitlines()[2:4]
+    assert heading.endswith("first → last")
+    assert first.endswith("5e-06 → 5e-10")
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("20", 60), ("90", 90), ("500", LINE_WIDTH), ("", LINE_WIDTH)]
+)
+def test_lines_are_as_wide_as_the_terminal_within_bounds(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert line_width() == width
+
+
+def test_one_of_a_thing_is_written_in_the_singular(plan: PlanOf) -> None:
+    training = "training: {epochs: 1, batch_size: 100000}"
+    shown = concise(plan(f"{MULTIPLICATIVE}\n{training}"))
+    assert "1 epoch × 1 batch of 100000 (the last of 36) = 1;  experts step 1 time\n" in shown
 
 
 def test_one_epoch_is_written_in_the_singular(plan: PlanOf) -> None:

@@ -82,7 +82,7 @@ def test_it_accepts_every_shipped_recipe(recipe: Path, validator: Draft202012Val
     [
         "x-notes: {anything: [1, null]}",
         "slurm: null",
-        "slurm: {time: '1:30', gpus_per_node: 'a100:2', extra: {comment: a, contiguous: true}}",
+        "slurm: {time: '00:01:30', gpus_per_node: 'a100:2', extra: {comment: a, contiguous: true}}",
         "training: {optimizer: {betas: auto}, early_stopping: null}",
         "schedulers: {experts: auto, fusion: {type: StepLR, step_size: 3}}",
         "learning_rates: {rules: [], experts: {a: auto}}",

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fusionrun.cli.main import make_app
 from fusionrun.errors import RecipeError, UserError
 from fusionrun.nearest import nearest
 from fusionrun.recipe.read import Source, read_recipe
-from fusionrun.recipe.suggest import FOREIGN_NAMES, fix_for_key, some_of
+from fusionrun.recipe.suggest import FOREIGN_NAMES, fix_for_key, key_of_plan, some_of
 from fusionrun.schema.describe import all_keys, describe, spot_of
 
 BASE = """\
@@ -171,9 +173,7 @@ def test_names_that_differ_in_case_are_refused_beside_other_problems() -> None:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(
-    "time", ["90", "1:30", "02:00:00", "100:00:00", "1-12", "1-12:30", "1-0:0:0"]
-)
+@pytest.mark.parametrize("time", ["90", "02:00:00", "100:00:00", "1-12", "1-12:30", "1-0:0:0"])
 def test_a_time_that_slurm_takes_is_taken_as_written(time: str) -> None:
     slurm = read(f'{BASE}slurm: {{time: "{time}"}}').recipe.slurm
     assert slurm is not None
@@ -187,6 +187,29 @@ def test_a_time_that_slurm_takes_is_taken_as_written(time: str) -> None:
 def test_a_time_that_slurm_refuses_is_refused(time: str) -> None:
     with pytest.raises(RecipeError, match='a time such as "02:00:00"'):
         read(f'{BASE}slurm: {{time: "{time}"}}')
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("slurm", "words"),
+    [
+        ("time: '1:30'", r'for 90 seconds: "01:30:00" in hours and minutes, "00:01:30" in min'),
+        ("time: 24h", 'here "24:00:00"'),
+        ("time: 1.5h", 'here "01:30:00"'),
+        ("time: 2 d", 'here "48:00:00"'),
+        ("time: 90min", 'here "01:30:00"'),
+        ("mem: 1.5G", 'here "1536M"'),
+        ("mem: 16 GB", 'here "16G"'),
+        ("mem_per_cpu: 500MiB", 'here "500M"'),
+        ("mem: 0.001K", 'a whole amount such as "16G" or "500M"$'),
+        ("python: python3", "an absolute path, or one that begins with ~/"),
+        ("template: mine.j2", "an absolute path, or one that begins with ~/"),
+        ("container: {image: a.sif}", "an absolute path or an address such as docker://"),
+    ],
+)
+def test_what_slurm_would_misread_comes_with_what_to_write(slurm: str, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        read(f"{BASE}slurm: {{{slurm}}}")
 
 
 @pytest.mark.usefixtures("here")
@@ -221,6 +244,18 @@ def test_a_name_of_another_tool_leads_to_a_key_of_this_one(name: str) -> None:
         ("LR", "training", "'LR' is not known here; 'learning_rates.base_lr' sets it"),
         ("batch", "training", "did you mean 'batch_size'?"),
         ("seed", "training", "'seed' is not known here; 'seed' at the top of the recipe sets it"),
+        ("epochs", "", "'epochs' is not known here; 'training.epochs' sets it"),
+        ("epoch", "", "'epoch' is not known here; 'training.epochs' sets it"),
+        ("dropout", "", "'dropout' is not known here; 'fusion.dropout' sets it"),
+        ("type", "", "'type' is not known here; 'fusion.type' sets it"),
+        ("features", "", "'features' is not known here; 'experts.NAME.features' sets it"),
+        ("heads", "schedulers", "a head follows its expert: 'schedulers.experts' sets both"),
+        ("head", "schedulers", "a head follows its expert: 'schedulers.experts' sets both"),
+        (
+            "heads",
+            "learning_rates",
+            "a head follows its expert: 'learning_rates.experts' sets both",
+        ),
         ("colour", "training", "remove 'colour'"),
         ("colour", "", "remove 'colour', or write it as 'x-…' if it is a note"),
     ],
@@ -231,6 +266,58 @@ def test_an_unknown_key_is_answered_with_what_was_meant(key: str, section: str, 
     assert spot is not None
     valid = spot.keys({"model": "mlp"})
     assert fix_for_key(key, section, valid) == fix
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("setting", "fix"),
+    [
+        ("training.epochs=1_000", "write 1000: a number has no underscores"),
+        ("training.epochs='1_000'", "write 1000: a number has no underscores"),
+        ("training.epochs='1000'", "remove the quotes: a quoted number is text"),
+        ("training.epochs=١٢", "write digits 0 to 9"),
+        ("learning_rates.base_lr=1_0e-3", "write 10e-3: a number has no underscores"),
+        ("learning_rates.base_lr=inf", ""),
+    ],
+)
+def test_text_that_is_nearly_a_number_comes_with_what_to_write(setting: str, fix: str) -> None:
+    with pytest.raises(RecipeError, match="expected  a") as caught:
+        read(BASE, [setting])
+    (problem,) = caught.value.problems
+    assert problem.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("base_lr", "learning_rates.base_lr"),
+        ("lr", "learning_rates.base_lr"),
+        ("base_lrr", "learning_rates.base_lr"),
+        ("epochs", "training.epochs"),
+        ("colour", None),
+        ("walltime", None),
+    ],
+)
+def test_a_bare_word_means_a_key_that_ends_with_it(word: str, meant: str | None) -> None:
+    keys = ["experts.a.freeze.until.epochs", "training.epochs", "learning_rates.base_lr"]
+    assert key_of_plan(word, keys) == meant
+
+
+@pytest.mark.usefixtures("here")
+def test_a_bare_word_after_why_is_answered_with_the_full_key() -> None:
+    text = BASE.replace("digits.npz", "package:handwritten_digits").replace(
+        "model: cnn", "model: mlp"
+    )
+    Path("r.yaml").write_text(text.replace("view: v", "view: fourier").replace("w}", "zernike}"))
+    result = CliRunner().invoke(make_app(), ["plan", "r.yaml", "--why", "base_lr"])
+    assert result.exit_code == 2
+    assert "did you mean 'learning_rates.base_lr'?" in result.stderr
+
+
+def test_at_least_one_is_said_once() -> None:
+    spot = spot_of(("data", "views"), {"data": {"source": "csv"}})
+    assert spot is not None
+    assert describe(spot) == "a mapping from names to a list: text; at least one"
 
 
 @pytest.mark.parametrize(

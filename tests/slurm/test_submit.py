@@ -165,7 +165,8 @@ def test_a_refused_dry_run_ends_as_the_submit_would(site: Site) -> None:
 
 def test_a_template_of_ones_own_and_the_sites_settings_are_taken(site: Site) -> None:
     (site.folder / "mine.j2").write_text(
-        "#!/bin/bash\n{% for option in options %}\n#SBATCH {{ option }}\n{% endfor %}\n: mine\n"
+        "#!/bin/bash\n{% for option in options %}\n#SBATCH {{ option }}\n{% endfor %}\n"
+        "python -m fusionrun.job .\npython -m fusionrun.submit.after . --code $?\n: mine\n"
     )
     (site.folder / "site.yaml").write_text("time: '00:07:00'\n")
     recipe = write_recipe(site.folder / "r.yaml", "own")

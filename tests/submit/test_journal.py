@@ -124,7 +124,8 @@ def test_a_process_that_only_waits_to_be_buried_does_not_live() -> None:
 
 def local(**more: object) -> Submission:
     job = Job(str(os.getpid()), now(), 1, HERE, born(os.getpid()))
-    return replace(WHOLE, executor="local", jobs=(job,), job_id=job.id, after=None, **more)
+    own = {"executor": "local", "time": now(), "jobs": (job,), "job_id": job.id, "after": None}
+    return replace(WHOLE, **{**own, **more})
 
 
 def test_a_run_with_a_supervisor_lives(layout: RunLayout) -> None:

@@ -1,0 +1,353 @@
+"""Several ranks on a real Slurm: asked to stop, killed, and meeting where ports are scarce."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+import torch
+
+from fusionrun.launch import prepare
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
+from fusionrun.slurm.client import Slurm
+from fusionrun.slurm.rendezvous import candidate_ports
+from fusionrun.store.checkpoints import list_checkpoints
+from fusionrun.store.components import load_component, read_manifest
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import read_status
+from fusionrun.submit.journal import read_events, read_submission
+from tests.slurm_cluster import Cluster, missing, processes
+from tests.submit.life import MANY, call, environment, until, write_recipe
+from tests.train.scripted_job import started as started_here
+
+ROOT = Path(__file__).parents[2]
+PAIRS = 10
+EPOCHS = 60
+"""Some seconds of two ranks: time enough to be stopped in, and to be done after that."""
+DROPOUT = "fusion.dropout=0.2"  # so that both ranks' generators have to go on as well
+
+ONE_NODE = "nodes: 1, gpus_per_node: 2"
+TWO_NODES = "nodes: 2"
+SRUN = ", launcher: srun"
+TORCHRUN = ", launcher: torchrun"
+
+
+@pytest.fixture(scope="module")
+def shared_cluster() -> Iterator[Cluster]:
+    """A wider one: two ranks fit on a node, and ten pairs of them on two."""
+    if line := missing():
+        pytest.skip(f"needs a Slurm to start: {line}")
+    with Cluster(cpus=PAIRS + 2, gpus=2) as cluster:
+        yield cluster
+
+
+class Site:
+    """A folder with a recipe, and the commands called there on the cluster."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.env = environment(**cluster.env)
+        self.slurm = Slurm(cluster.environment())
+
+    def call(self, *arguments: object) -> CompletedProcess[str]:
+        done = call(*arguments, cwd=self.folder, env=self.env)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def submit(self, slurm: str, *, epochs: int, checkpoint_s: float = 60.0) -> RunLayout:
+        env = f"{{FUSIONRUN_RANK_TIMEOUT_S: '30', FUSIONRUN_CHECKPOINT_S: '{checkpoint_s}'}}"
+        more = f"slurm: {{{slurm}, max_requeues: 0, env: {env}}}"
+        recipe = write_recipe(self.folder / "r.yaml", "several", epochs, more)
+        done = self.call("submit", recipe, "--json", "--set", DROPOUT)
+        return RunLayout(Path(json.loads(done.stdout)["directory"]))
+
+    def ends(self, layout: RunLayout, state: str) -> dict[str, str]:
+        """The run's job, once it is in that state for good."""
+        self.cluster.wait(job_of(layout), state)
+        return self.cluster.job(job_of(layout))
+
+
+@pytest.fixture
+def site(cluster: Cluster, tmp_path: Path) -> Site:
+    return Site(cluster, tmp_path)
+
+
+def job_of(layout: RunLayout) -> str:
+    submission = read_submission(layout)
+    assert submission is not None
+    assert submission.job_id is not None
+    return submission.job_id
+
+
+def all_of(layout: RunLayout, what: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(layout) if event["event"] == what]
+
+
+def content(path: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(path.read_text())
+    return read
+
+
+def has_trained(layout: RunLayout) -> Callable[[], bool]:
+    """Whether an epoch is done, which is written down sooner than the heartbeat is."""
+    return lambda: layout.metrics.exists() and layout.metrics.stat().st_size > 0
+
+
+def has_checkpoint(layout: RunLayout) -> Callable[[], bool]:
+    return lambda: bool(list_checkpoints(layout.checkpoints))
+
+
+def pids_of(layout: RunLayout) -> dict[int, int]:
+    """Rank → process, of those that train the run now, whoever started them."""
+    found = {}
+    for pid in processes.all_pids():
+        argv = _argv(pid)
+        if argv[-3:] != ["-m", "fusionrun.job", str(layout.root)] or len(argv) > 5:
+            continue  # a launcher has more words before these
+        variables = processes.variables(pid)
+        found[int(variables.get("RANK") or variables["SLURM_PROCID"])] = pid
+    return found
+
+
+def _argv(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+# Asked to stop
+
+
+def weights(layout: RunLayout) -> dict[str, dict[str, torch.Tensor]]:
+    """Those that training ended with, by component."""
+    folder = layout.components("last")
+    return {name: load_component(folder, name) for name in read_manifest(folder).components}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """The weights of the same run on two ranks that nobody stops, without any Slurm."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = read_recipe(write_recipe(folder / "r.yaml", "several", EPOCHS), [DROPOUT])
+    plan = make_plan(source, folder / "runs")
+    layout = prepare(plan, source.text, folder / "runs", new=True).layout
+    assert started_here(layout, size=2) == [0, 0]
+    return weights(layout)
+
+
+def by_usr1(site: Site, layout: RunLayout) -> str:
+    """As Slurm does shortly before the limit."""
+    site.cluster.run("scancel", "--signal=USR1", "--batch", job_of(layout))
+    return "time_limit"
+
+
+def by_command(site: Site, layout: RunLayout) -> str:
+    assert "saves and stops" in site.call("cancel", layout.id).stdout
+    return "cancel"
+
+
+Ask = Callable[[Site, RunLayout], str]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("slurm", "ask"),
+    [
+        pytest.param(ONE_NODE + SRUN, by_usr1, id="srun-one-node"),
+        pytest.param(TWO_NODES + SRUN, by_usr1, id="srun-two-nodes"),
+        pytest.param(ONE_NODE + TORCHRUN, by_usr1, id="torchrun-one-node"),
+        pytest.param(TWO_NODES + TORCHRUN, by_usr1, id="torchrun-two-nodes"),
+        pytest.param(TWO_NODES + SRUN, by_command, id="cancel"),
+    ],
+)
+def test_two_ranks_stop_at_one_step_with_zero_and_go_on_to_the_same_weights(
+    site: Site, undisturbed: dict[str, dict[str, torch.Tensor]], slurm: str, ask: Ask
+) -> None:
+    layout = site.submit(slurm, epochs=EPOCHS)
+    until("an epoch is done", has_trained(layout))
+    reason = ask(site, layout)
+    assert site.ends(layout, "COMPLETED")["ExitCode"] == "0:0"
+    outcome = content(layout.outcome)
+    assert (outcome["outcome"], outcome["reason"]) == ("stopped", reason)
+    assert [saved["step"] for saved in all_of(layout, "checkpoint")] == [outcome["step"]]
+    assert read_status(layout).state == "stopped"
+
+    site.call("resume", layout.id)
+    site.ends(layout, "COMPLETED")
+    assert read_status(layout).state == "completed"
+    begun = all_of(layout, "started")
+    assert [(event["ranks"], event["resumed_from"]) for event in begun] == [
+        (2, None),
+        (2, outcome["step"]),
+    ]
+    torch.testing.assert_close(weights(layout), undisturbed, rtol=0, atol=0)
+
+
+# Killed
+
+
+def goes_on_from_its_last_checkpoint(site: Site, layout: RunLayout) -> None:
+    newest = list_checkpoints(layout.checkpoints)[0].step
+    site.call("resume", layout.id)
+    until("it goes on", lambda: len(all_of(layout, "started")) == 2)
+    assert all_of(layout, "started")[-1]["resumed_from"] == newest > 0
+    until("it comes further", lambda: read_status(layout).step > newest)
+    assert not layout.rank_error(0).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "victim"),
+    [(SRUN, 0), (SRUN, 1), (TORCHRUN, 1)],
+    ids=["srun-0", "srun-1", "torchrun-1"],
+)
+def test_a_killed_rank_leaves_no_word_and_the_other_says_that_one_was_lost(
+    site: Site, launcher: str, victim: int
+) -> None:
+    layout = site.submit(TWO_NODES + launcher, epochs=MANY, checkpoint_s=0.3)
+    until("a checkpoint is written", has_checkpoint(layout))
+    pids = pids_of(layout)
+    assert sorted(pids) == [0, 1]
+    os.kill(pids[victim], signal.SIGKILL)
+    site.ends(layout, "FAILED")
+    assert read_status(layout).state == "failed"
+    assert sorted(layout.logs.glob("rank-*")) == [layout.rank_error(1 - victim)]
+    error = content(layout.rank_error(1 - victim))
+    assert error["kind"] == "RankError"
+    assert "Another rank has ended" in error["error"]
+    goes_on_from_its_last_checkpoint(site, layout)
+
+
+def test_a_killed_trainer_leaves_a_failed_run_that_goes_on(site: Site) -> None:
+    layout = site.submit("nodes: 1", epochs=MANY, checkpoint_s=0.3)
+    until("a checkpoint is written", has_checkpoint(layout))
+    os.kill(pids_of(layout)[0], signal.SIGKILL)
+    site.ends(layout, "FAILED")
+    assert read_status(layout).state == "failed"
+    assert [event["code"] for event in all_of(layout, "died")] == [128 + signal.SIGKILL]
+    assert "SIGKILL" in all_of(layout, "not_requeued")[-1]["why"]
+    assert list(layout.logs.glob("rank-*")) == []
+    goes_on_from_its_last_checkpoint(site, layout)
+
+
+def unfinished(layout: RunLayout) -> list[str]:
+    try:
+        return [name for name in os.listdir(layout.checkpoints) if name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def kill_during_a_save(layout: RunLayout, pid: int) -> None:
+    """Stopped first, and killed once it has stopped with a save half done."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if has_checkpoint(layout)() and unfinished(layout):
+            os.kill(pid, signal.SIGSTOP)
+            until("it has stopped", lambda: is_stopped(pid))
+            if unfinished(layout):
+                os.kill(pid, signal.SIGKILL)
+                return
+            os.kill(pid, signal.SIGCONT)
+    raise AssertionError("never seen in a save")
+
+
+def is_stopped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all(
+        (thread / "stat").read_text().rpartition(") ")[2].startswith("T") for thread in threads
+    )
+
+
+def test_a_run_killed_during_a_save_goes_on_from_the_checkpoint_before(site: Site) -> None:
+    layout = site.submit("nodes: 1", epochs=MANY, checkpoint_s=0.0)
+    until("a checkpoint is written", has_checkpoint(layout))
+    kill_during_a_save(layout, pids_of(layout)[0])
+    site.ends(layout, "FAILED")
+    assert read_status(layout).state == "failed"
+    left = unfinished(layout)
+    assert left
+    goes_on_from_its_last_checkpoint(site, layout)
+    until("what was half written is gone", lambda: not set(left) & set(unfinished(layout)))
+
+
+# Meeting
+
+# A rank joins, and stays until all pairs have: none has its port for itself.
+JOIN = """
+import os, sys, time
+from pathlib import Path
+import torch
+from fusionrun.train.ranks import join_ranks
+folder, pairs = Path(sys.argv[1]), int(sys.argv[2])
+ranks = join_ranks(torch.device("cpu"))
+total = torch.tensor([ranks.rank + 1.0])
+ranks.sum_(total)
+(folder / f"{os.environ['SLURM_JOB_ID']}-{ranks.rank}").touch()
+deadline = time.monotonic() + 60
+while len(list(folder.iterdir())) < 2 * pairs:
+    assert time.monotonic() < deadline, "the other pairs have not come"
+    time.sleep(0.1)
+ranks.sum_(total)
+print("rank", ranks.rank, "of", ranks.size, "sum", total.item(), flush=True)
+ranks.close()
+"""
+
+
+@pytest.mark.slow
+def test_ten_pairs_at_once_meet_each_at_a_port_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
+    joined = tmp_path / "joined"
+    joined.mkdir()
+    python, program = shlex.quote(sys.executable), tmp_path / "join.py"
+    program.write_text(JOIN)
+    script = tmp_path / "job.sh"
+    script.write_text(
+        "#!/bin/bash\n"
+        "set -e\n"
+        f"export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS=1\n"
+        f"meeting=$({python} -m fusionrun.slurm.rendezvous)\n"
+        'echo "$meeting"\n'
+        'eval "$meeting"\n'
+        "export MASTER_ADDR MASTER_PORT FUSIONRUN_RANK_TIMEOUT_S=90\n"
+        f"srun {python} {shlex.quote(str(program))} {shlex.quote(str(joined))} {PAIRS}\n"
+    )
+    options = ["-N2", "-n2", "-c1", "--hold", "-D", str(tmp_path), "-o", f"{tmp_path}/%j.out"]
+    jobs = [cluster.sbatch(*options, str(script)) for _ in range(PAIRS)]
+    cluster.run("scontrol", "release", ",".join(jobs))
+    ended = [cluster.wait(job, "COMPLETED", timeout_s=90) for job in jobs]
+    assert ended == ["COMPLETED"] * PAIRS
+    ports = set()
+    for job in jobs:
+        said = (tmp_path / f"{job}.out").read_text()
+        lines = sorted(line for line in said.splitlines() if line.startswith("rank"))
+        assert lines == ["rank 0 of 2 sum 6.0", "rank 1 of 2 sum 6.0"]
+        ports |= set(re.findall(r"MASTER_PORT=(\d+)", said))
+    assert len(ports) == PAIRS
+
+
+@pytest.mark.parametrize("launcher", [SRUN, TORCHRUN], ids=["srun", "torchrun"])
+def test_two_nodes_meet_elsewhere_where_their_first_port_is_taken(
+    site: Site, launcher: str
+) -> None:
+    layout = site.submit(TWO_NODES + launcher + ", extra: {hold: true}", epochs=1)
+    first = next(candidate_ports(int(job_of(layout))))
+    with socket.create_server(("0.0.0.0", first)) as listener:
+        site.cluster.run("scontrol", "release", job_of(layout))
+        assert site.ends(layout, "COMPLETED")["ExitCode"] == "0:0"
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody called there
+            listener.accept()
+    assert read_status(layout).state == "completed"
+    assert all_of(layout, "started")[-1]["ranks"] == 2

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from fusionrun.slurm.client import Slurm
     from fusionrun.submit.array import Array, ArrayDraft, Queued
 
 
@@ -51,7 +52,7 @@ def submit_sweep(
     if not json:
         typer.echo("\n".join(_screen(draft)))
     if dry_run:
-        _show_dry_run(tuple(arrays(draft)), json)
+        _dry_run(tuple(arrays(draft)), slurm, json)
         return
     queued = [queue_array(array, slurm) for array in place_array(draft)]
     if json:
@@ -78,15 +79,28 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
         yield f"at once     {throttle}"
 
 
-def _show_dry_run(made: Sequence[Array], json: bool) -> None:
+def _dry_run(made: Sequence[Array], slurm: Slurm, json: bool) -> None:
     from json import dumps
 
+    from fusionrun.errors import SchedulerError
+    from fusionrun.slurm.words import explained
+    from fusionrun.submit.array import verdict_on
+
+    said = [verdict_on(array, slurm) for array in made]
     if json:
-        typer.echo(dumps({"state": "dry run", "scripts": [a.script for a in made]}, indent=2))
-        return
-    for array in made:
-        typer.echo(f"\n{array.script.rstrip()}\n")
-    typer.echo("nothing was written, nothing was queued")
+        scripts = [
+            {"script": array.script, "accepted": verdict.accepted, "verdict": verdict.words}
+            for array, verdict in zip(made, said, strict=True)
+        ]
+        typer.echo(dumps({"state": "dry run", "arrays": scripts}, indent=2, ensure_ascii=False))
+    else:
+        for array, verdict in zip(made, said, strict=True):
+            typer.echo(f"\n{array.script.rstrip()}\n")
+            typer.echo(f"verdict     {verdict.words}")
+        typer.echo("nothing was written, nothing was queued")
+    for verdict in said:
+        if not verdict.accepted:
+            raise SchedulerError(explained("Slurm would refuse it", verdict.words))
 
 
 def _queued_lines(queued: Queued) -> Iterator[str]:

@@ -107,6 +107,11 @@ class RunLayout:
         return self.root / "points.txt"
 
     @property
+    def handing_lock(self) -> Path:
+        """Held by whoever hands the run to Slurm or a supervisor."""
+        return self.root / ".handing"
+
+    @property
     def stop_request(self) -> Path:
         """There while the run is asked to save and stop at its next step."""
         return self.root / "stop.json"

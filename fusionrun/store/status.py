@@ -97,9 +97,26 @@ def mark_status(layout: RunLayout, state: State, *, job_id: str | None = None) -
 
 
 def read_status(layout: RunLayout) -> Status:
-    """How a run stands; `prepared` where no process has begun it, or the file is unreadable."""
+    """How a run stands; `prepared` where no process has begun it.
+
+    Where the file is damaged, the last attempt's outcome says how it ended, so that a run that
+    has completed is never begun again.
+    """
     try:
         content = json.loads(layout.status.read_text(encoding="utf-8"))
         return Status(**{key: value for key, value in content.items() if key in _FIELDS})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except FileNotFoundError:
         return Status("prepared")
+    except (OSError, ValueError, TypeError, AttributeError):
+        return _by_outcome(layout)
+
+
+def _by_outcome(layout: RunLayout) -> Status:
+    try:
+        outcome = json.loads(layout.outcome.read_text(encoding="utf-8"))
+        ended: State = outcome["outcome"]
+        if ended in ("completed", "stopped", "failed"):
+            return Status(ended, outcome["epoch"], outcome["step"], attempts=outcome["attempt"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # it goes on, or never came to an end
+    return Status("prepared")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from fusionrun.store.atomic import write_text
 from fusionrun.store.layout import RunLayout, run_id, slug
 from fusionrun.store.runs import next_free
 from fusionrun.store.status import read_status
-from fusionrun.submit.handing import begin, rejected_on_error
+from fusionrun.submit.handing import alone, begin, rejected_on_error
 from fusionrun.submit.journal import (
     Job,
     Submission,
@@ -35,6 +36,7 @@ from fusionrun.submit.journal import (
     record_job,
     write_submission,
 )
+from fusionrun.submit.queueing import jobs_of, queue_script
 from fusionrun.submit.snapshot import Snapshot, scan, store
 from fusionrun.submit.standing import standing
 from fusionrun.submit.submit import first_submission, placed_problem, script_of
@@ -42,7 +44,16 @@ from fusionrun.submit.submit import first_submission, placed_problem, script_of
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
 
-__all__ = ["Array", "ArrayDraft", "Queued", "Slot", "draft_array", "place_array", "queue_array"]
+__all__ = [
+    "Array",
+    "ArrayDraft",
+    "Queued",
+    "Slot",
+    "draft_array",
+    "place_array",
+    "queue_array",
+    "verdict_on",
+]
 
 FOLDER: Final = ".arrays"
 """In the directory of runs: what belongs to whole arrays."""
@@ -207,6 +218,14 @@ def _array(slots: tuple[Slot, ...], pythonpath: tuple[str, ...], draft: ArrayDra
     return Array(layout, slots, script)
 
 
+def verdict_on(array: Array, slurm: Slurm) -> Verdict:
+    """What the scheduler says to an array that is not placed. Queues nothing, leaves nothing."""
+    with tempfile.TemporaryDirectory(prefix="fusionrun-") as folder:
+        path = Path(folder, array.layout.job_script.name)
+        path.write_text(array.script, encoding="utf-8")
+        return slurm.verdict(path)
+
+
 def place_array(draft: ArrayDraft) -> tuple[Array, ...]:
     """Write every run's directory, the snapshot, and what each array needs.
 
@@ -256,6 +275,14 @@ def _submission(slot: Slot, draft: ArrayDraft) -> Submission:
     return first_submission("slurm", draft.snapshot, draft.settings)
 
 
+def _refuse_living(slot: Slot, slurm: Slurm) -> None:
+    """Somebody may have handed it over since the draft."""
+    submission = read_submission(slot.layout)
+    known = {job.id for job in submission.jobs} if submission else set()
+    if living := jobs_of(slurm, slot.layout, known):
+        raise UserError(f"{slot.layout.id}: job {living[-1].handle} goes on with it already")
+
+
 def queue_array(array: Array, slurm: Slurm) -> Queued:
     """Hand one array to Slurm.
 
@@ -263,10 +290,12 @@ def queue_array(array: Array, slurm: Slurm) -> Queued:
         SchedulerError: it refuses, and the runs are marked rejected; or nobody knows.
     """
     from fusionrun.slurm.words import explained
-    from fusionrun.submit.queueing import queue_script
 
     with ExitStack() as stack:
         for slot in array.slots:
+            if slot.fate == "goes on":  # (a new one nobody else knows)
+                stack.enter_context(alone(slot.layout))
+                _refuse_living(slot, slurm)
             stack.enter_context(rejected_on_error(slot.layout))
         verdict = slurm.verdict(array.layout.job_script)
         if not verdict.accepted:

@@ -5,8 +5,10 @@ The same for a new run and for one that goes on.
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fusionrun.errors import FusionrunError, SchedulerError, UserError
@@ -15,6 +17,7 @@ from fusionrun.store.status import mark_status, read_status
 from fusionrun.submit.journal import (
     Job,
     Submission,
+    SubmissionState,
     add_event,
     now,
     read_submission,
@@ -25,14 +28,40 @@ from fusionrun.submit.journal import (
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
 
-__all__ = ["ask", "begin", "hand_over", "rejected_on_error"]
+__all__ = ["alone", "ask", "begin", "hand_over", "rejected_on_error"]
+
+
+@contextmanager
+def alone(layout: RunLayout) -> Iterator[None]:
+    """Nobody else hands this run over while the block runs.
+
+    Raises:
+        UserError: somebody does right now, or the run's directory cannot be written.
+    """
+    try:
+        descriptor = os.open(layout.handing_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"{layout.root}: cannot be handed over: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UserError(f"{layout.id}: somebody is handing it over right now") from error
+    except OSError:
+        pass  # a file system without locks: the journal alone has to do
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 @contextmanager
 def rejected_on_error(layout: RunLayout) -> Iterator[None]:
     """A known error within leaves the run marked rejected, with the error's words.
 
-    Not so where nobody knows whether it was queued: then its job is to be looked for.
+    A run that was trained before stays as it ended. Nor is it so where nobody knows whether it
+    was queued: then its job is to be looked for.
     """
     from fusionrun.slurm.client import SubmitTimeout
 
@@ -43,11 +72,13 @@ def rejected_on_error(layout: RunLayout) -> Iterator[None]:
         if submission := read_submission(layout):
             write_submission(layout, submission.changed("preparing", str(error)))
         raise
-    except (FusionrunError, OSError) as error:
+    except (FusionrunError, OSError, KeyboardInterrupt) as error:
+        words = str(error) or "interrupted at the keyboard"
         submission = read_submission(layout)
         if submission:
-            write_submission(layout, submission.changed("rejected", str(error)))
-        add_event(layout, "rejected", words=str(error))
+            state: SubmissionState = "submitted" if before.attempts else "rejected"
+            write_submission(layout, submission.changed(state, words))
+        add_event(layout, "rejected", words=words)
         if read_status(layout).state == "queued":
             mark_status(layout, before.state, job_id=before.job_id)
         if isinstance(error, OSError):

@@ -14,7 +14,7 @@ from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import write_text
 from fusionrun.store.layout import RunLayout
-from fusionrun.submit.handing import ask, hand_over, rejected_on_error
+from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
 from fusionrun.submit.journal import Executor, Submission, read_submission, write_submission
 from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
 from fusionrun.submit.standing import standing
@@ -59,6 +59,11 @@ def resume(layout: RunLayout, slurm: Slurm, executor: Executor | None = None) ->
         SchedulerError: the scheduler refused, or is out of reach.
     """
     layout = RunLayout(layout.root.absolute())
+    with alone(layout):
+        return _resume(layout, slurm, executor)
+
+
+def _resume(layout: RunLayout, slurm: Slurm, executor: Executor | None) -> Resumed:
     found = standing(layout, slurm)
     if found.is_complete:
         raise UserError(f"{layout.id}: has completed; there is nothing left to do")

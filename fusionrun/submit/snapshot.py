@@ -216,14 +216,15 @@ def _record(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return {"sha256": _sha256(content), "executable": executable}
+    return {"sha256": _sha256(content), "bytes": len(content), "executable": executable}
 
 
 def _fill(aside: Path, snapshot: Snapshot) -> None:
     for name, record in snapshot.manifest["files"].items():
         target = aside / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = snapshot.files[name].read_bytes()
+        # A log may have grown since: what was there then is taken.
+        content = snapshot.files[name].read_bytes()[: record["bytes"]]
         if _sha256(content) != record["sha256"]:
             raise UserError(f"{snapshot.files[name]}: changed while it was copied; submit again")
         _write(target, content, 0o555 if record["executable"] else 0o444)

@@ -274,7 +274,7 @@ def _failed(facts: Facts, job: QueuedJob | None) -> RunState:
 
 def _cancelled(facts: Facts, cause: Cause | None) -> RunState:
     asked = facts.handed == "cancelled" or facts.outcome_reason == "cancel"
-    why = facts.last_event("cancelled").get("why") if not asked else "by `fusionrun cancel`"
+    why = facts.last_event("cancelled").get("why") or ("by `fusionrun cancel`" if asked else "")
     words = str(why or "") or (cause.words if cause else "")
     return RunState("cancelled", words, how_to_go_on(facts), cause=cause)
 

@@ -15,8 +15,9 @@ import pytest
 from fusionrun.errors import SchedulerError, UserError
 from fusionrun.slurm.client import Slurm
 from fusionrun.store.layout import RunLayout
-from fusionrun.store.status import mark_status, write_status
+from fusionrun.store.status import mark_status, read_status, write_status
 from fusionrun.submit.cancel import cancel
+from fusionrun.submit.handing import alone, rejected_on_error
 from fusionrun.submit.journal import (
     Job,
     Submission,
@@ -201,3 +202,38 @@ def test_a_run_after_one_that_failed_is_refused_unless_any_end_will_do(layout: R
         wait_for(After(layout, "ok"), "slurm", layout.root.parent, None)
     wait = wait_for(After(layout, "any"), "slurm", layout.root.parent, None)
     assert (wait.after, wait.arguments) == (None, ())
+
+
+def test_only_one_at_a_time_hands_a_run_over(layout: RunLayout) -> None:
+    with (
+        alone(layout),
+        pytest.raises(UserError, match="somebody is handing it over"),
+        alone(layout),
+    ):
+        pass
+    with alone(layout):
+        pass
+
+
+def test_a_refused_resume_leaves_a_run_as_it_ended(layout: RunLayout) -> None:
+    write_status(layout, "stopped", epoch=1, step=9, attempts=1)
+    write_submission(layout, local(state="preparing"))
+    with pytest.raises(UserError, match="no"), rejected_on_error(layout):
+        raise UserError("no")
+    assert standing(layout, None).words != "rejected"
+    assert read_status(layout).state == "stopped"
+
+
+def test_an_interrupted_submit_leaves_the_run_rejected(layout: RunLayout) -> None:
+    write_submission(layout, local(state="preparing", jobs=(), job_id=None))
+    with pytest.raises(KeyboardInterrupt), rejected_on_error(layout):
+        raise KeyboardInterrupt
+    assert not standing(layout).is_living
+
+
+def test_a_completed_run_whose_status_is_damaged_stays_completed(layout: RunLayout) -> None:
+    layout.outcome.write_text('{"outcome": "completed", "epoch": 3, "step": 9, "attempt": 1}')
+    layout.status.write_text("")
+    assert read_status(layout).state == "completed"
+    layout.outcome.write_text("[")
+    assert read_status(layout).state == "prepared"

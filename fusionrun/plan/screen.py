@@ -143,6 +143,12 @@ def _facts(plan: Plan) -> Iterator[Row]:
     )
     if "slurm.nodes" in plan:
         yield ("slurm", _slurm(plan))
+    if any(key.startswith("sweep.") for key in plan.values):
+        yield (
+            "sweep",
+            "this is the recipe without it; 'fusionrun submit --dry-run' shows every point, "
+            "'fusionrun submit' queues them",
+        )
 
 
 def _slurm(plan: Plan) -> str:

@@ -133,6 +133,13 @@ def _time(settings: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(None, "slurm.time", repr(text), expected, "leave it out for the partition's")
         return
     grace = settings["grace"]
+    least = LEAST_GRACE_S + EARLY_S
+    if limit is not None and limit < least:
+        expected = f"at least {least} seconds: {LEAST_GRACE_S} to save, and a warning up to "
+        yield Problem(
+            None, "slurm.time", f"{text!r}: {limit} seconds", f"{expected}{EARLY_S} s early"
+        )
+        return
     if limit is not None and limit < grace + EARLY_S:
         yield Problem(
             None,

@@ -243,5 +243,10 @@ def test_one_of_a_thing_is_written_in_the_singular(plan: PlanOf) -> None:
     assert "1 epoch × 1 batch of 100000 (the last of 36) = 1;  experts step 1 time\n" in shown
 
 
+def test_a_sweep_is_not_passed_over_in_silence(plan: PlanOf) -> None:
+    text = concise(plan(f"{MULTIPLICATIVE}\nsweep: {{seeds: [0, 1]}}"))
+    assert "\nsweep    this is the recipe without it" in text
+
+
 def test_one_epoch_is_written_in_the_singular(plan: PlanOf) -> None:
     assert "rate over 1 epoch " in concise(plan(f"{MULTIPLICATIVE}\ntraining: {{epochs: 1}}"))

@@ -678,6 +678,7 @@ def test_times_are_read_as_slurm_does(text: str, seconds: int | None) -> None:
     [
         ({"time": "00:00:00"}, "slurm.time", "0 is no limit at all"),
         ({"time": "00:02:30", "grace": 120}, "slurm.grace", "at most 90"),
+        ({"time": "00:01:00"}, "slurm.time", "at least 90 seconds"),
         ({"time": "01:00:00", "grace": 5}, "slurm.grace", "at least 30"),
         ({"extra": {"partition": "x"}}, "slurm.extra.partition", "'slurm.partition' sets it"),
         ({"extra": {"exclusve": True}}, "slurm.extra.exclusve", "did you mean 'exclusive'?"),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fusionrun.errors import Problem
 from fusionrun.nearest import nearest
+from fusionrun.slurm.request import KEYS
 
 __all__ = ["problems", "time_s"]
 
@@ -49,25 +50,7 @@ _OURS: Final = {
     "ntasks-per-core": "slurm.gpus_per_node",
     "ntasks-per-gpu": "slurm.gpus_per_node",
     "ntasks-per-socket": "slurm.gpus_per_node",
-    **{
-        name.replace("_", "-"): f"slurm.{name}"
-        for name in (
-            "partition",
-            "account",
-            "qos",
-            "constraint",
-            "reservation",
-            "nodes",
-            "gpus_per_node",
-            "gres",
-            "cpus_per_task",
-            "mem",
-            "mem_per_cpu",
-            "time",
-            "exclude",
-            "nodelist",
-        )
-    },
+    **{name.replace("_", "-"): f"slurm.{name}" for name in KEYS},
     "mail-user": "slurm.mail",
     "mail-type": "slurm.mail",
 }

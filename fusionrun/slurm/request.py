@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["num_gpus", "options", "processes_per_node", "world_size"]
+__all__ = ["KEYS", "num_gpus", "options", "processes_per_node", "world_size"]
 
-# In the order they stand in the script; the recipe's key and sbatch's option have one name.
-_SIMPLE = (
+KEYS = (
     "partition",
     "account",
     "qos",
@@ -25,6 +24,7 @@ _SIMPLE = (
     "exclude",
     "nodelist",
 )
+"""Keys that bear the name of sbatch's option, in the order of the script."""
 
 
 def processes_per_node(settings: Mapping[str, Any]) -> int:
@@ -53,7 +53,7 @@ def world_size(settings: Mapping[str, Any]) -> int:
 
 def options(settings: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     """sbatch's long options with their values; None for one that takes none."""
-    for name in _SIMPLE:
+    for name in KEYS:
         if settings[name] is not None:
             yield name.replace("_", "-"), str(settings[name])
     yield "ntasks-per-node", str(processes_per_node(settings))

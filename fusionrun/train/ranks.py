@@ -439,4 +439,5 @@ def _not_joined(place: RankPlace, timeout: timedelta, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(". ")
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return line.partition(" This is typically caused by ")[0].rstrip(". ")  # (gloo's own advice)

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -23,6 +24,7 @@ from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.slurm.client import Slurm
 from fusionrun.slurm.rendezvous import candidate_ports
+from fusionrun.slurm.torchrun import own_address
 from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.components import load_component, read_manifest
 from fusionrun.store.layout import RunLayout
@@ -30,11 +32,12 @@ from fusionrun.store.status import read_status
 from fusionrun.submit.journal import read_events, read_submission
 from tests.slurm_cluster import Cluster, missing, processes
 from tests.submit.life import MANY, call, environment, until, write_recipe
+from tests.train.rank_worker import collectives, together
 from tests.train.scripted_job import started as started_here
 
 ROOT = Path(__file__).parents[2]
 PAIRS = 10
-EPOCHS = 60
+EPOCHS = 40
 """Some seconds of two ranks: time enough to be stopped in, and to be done after that."""
 DROPOUT = "fusion.dropout=0.2"  # so that both ranks' generators have to go on as well
 
@@ -106,7 +109,7 @@ def has_trained(layout: RunLayout) -> Callable[[], bool]:
 
 
 def has_checkpoint(layout: RunLayout) -> Callable[[], bool]:
-    return lambda: bool(list_checkpoints(layout.checkpoints))
+    return lambda: any(saved.step for saved in list_checkpoints(layout.checkpoints))
 
 
 def pids_of(layout: RunLayout) -> dict[int, int]:
@@ -129,6 +132,22 @@ def _argv(pid: int) -> list[str]:
 
 
 # Asked to stop
+
+# A host of its own, as far as its name goes: which nobody can resolve, itself included.
+NAMELESS = """\
+#!/bin/sh
+exec unshare --uts sh -c 'hostname "$SLURMD_NODENAME.nowhere" && exec "$@"' sh {python} "$@"
+"""
+
+
+def nameless_python(folder: Path) -> Path:
+    """An interpreter to which its host is one without a name; for others than root a plain one."""
+    path = folder / "python"
+    python = shlex.quote(sys.executable)
+    text = NAMELESS if os.geteuid() == 0 else '#!/bin/sh\nexec {python} "$@"\n'
+    path.write_text(text.format(python=python))
+    path.chmod(0o755)
+    return path
 
 
 def weights(layout: RunLayout) -> dict[str, dict[str, torch.Tensor]]:
@@ -167,16 +186,16 @@ Ask = Callable[[Site, RunLayout], str]
     ("slurm", "ask"),
     [
         pytest.param(ONE_NODE + SRUN, by_usr1, id="srun-one-node"),
-        pytest.param(TWO_NODES + SRUN, by_usr1, id="srun-two-nodes"),
+        pytest.param(TWO_NODES + SRUN, by_command, id="srun-two-nodes-cancel"),
         pytest.param(ONE_NODE + TORCHRUN, by_usr1, id="torchrun-one-node"),
         pytest.param(TWO_NODES + TORCHRUN, by_usr1, id="torchrun-two-nodes"),
-        pytest.param(TWO_NODES + SRUN, by_command, id="cancel"),
     ],
 )
 def test_two_ranks_stop_at_one_step_with_zero_and_go_on_to_the_same_weights(
     site: Site, undisturbed: dict[str, dict[str, torch.Tensor]], slurm: str, ask: Ask
 ) -> None:
-    layout = site.submit(slurm, epochs=EPOCHS)
+    python = nameless_python(site.folder)
+    layout = site.submit(f"{slurm}, python: {python}", epochs=EPOCHS)
     until("an epoch is done", has_trained(layout))
     reason = ask(site, layout)
     assert site.ends(layout, "COMPLETED")["ExitCode"] == "0:0"
@@ -211,8 +230,8 @@ def goes_on_from_its_last_checkpoint(site: Site, layout: RunLayout) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "victim"),
-    [(SRUN, 0), (SRUN, 1), (TORCHRUN, 1)],
-    ids=["srun-0", "srun-1", "torchrun-1"],
+    [(SRUN, 0), (TORCHRUN, 1)],
+    ids=["srun-0", "torchrun-1"],
 )
 def test_a_killed_rank_leaves_no_word_and_the_other_says_that_one_was_lost(
     site: Site, launcher: str, victim: int
@@ -285,69 +304,58 @@ def test_a_run_killed_during_a_save_goes_on_from_the_checkpoint_before(site: Sit
 
 # Meeting
 
-# A rank joins, and stays until all pairs have: none has its port for itself.
-JOIN = """
-import os, sys, time
-from pathlib import Path
-import torch
-from fusionrun.train.ranks import join_ranks
-folder, pairs = Path(sys.argv[1]), int(sys.argv[2])
-ranks = join_ranks(torch.device("cpu"))
-total = torch.tensor([ranks.rank + 1.0])
-ranks.sum_(total)
-(folder / f"{os.environ['SLURM_JOB_ID']}-{ranks.rank}").touch()
-deadline = time.monotonic() + 60
-while len(list(folder.iterdir())) < 2 * pairs:
-    assert time.monotonic() < deadline, "the other pairs have not come"
-    time.sleep(0.1)
-ranks.sum_(total)
-print("rank", ranks.rank, "of", ranks.size, "sum", total.item(), flush=True)
-ranks.close()
+# A job chooses its port and then stays, as the ranks that listen there would.
+CHOOSE = """\
+#!/bin/bash
+export PYTHONPATH={package}
+{python} -m fusionrun.slurm.rendezvous >"$SLURM_JOB_ID.new" || exit
+mv "$SLURM_JOB_ID.new" "$SLURM_JOB_ID.meeting"
+srun bash -c 'until [ -e over ]; do sleep 0.2; done'
 """
+
+
+def join(folder: Path, meeting: str) -> list[int | None]:
+    """Two ranks meet there; returns their exit codes."""
+    folder.mkdir()
+    codes, left = together(collectives, folder, **dict(re.findall(r"(MASTER_\w+)=(.+)", meeting)))
+    assert [each["identity"][:2] for each in left] == [[0, 2], [1, 2]]
+    return codes
 
 
 @pytest.mark.slow
 def test_ten_pairs_at_once_meet_each_at_a_port_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
-    joined = tmp_path / "joined"
-    joined.mkdir()
-    python, program = shlex.quote(sys.executable), tmp_path / "join.py"
-    program.write_text(JOIN)
     script = tmp_path / "job.sh"
-    script.write_text(
-        "#!/bin/bash\n"
-        "set -e\n"
-        f"export PYTHONPATH={shlex.quote(str(ROOT))} OMP_NUM_THREADS=1\n"
-        f"meeting=$({python} -m fusionrun.slurm.rendezvous)\n"
-        'echo "$meeting"\n'
-        'eval "$meeting"\n'
-        "export MASTER_ADDR MASTER_PORT FUSIONRUN_RANK_TIMEOUT_S=90\n"
-        f"srun {python} {shlex.quote(str(program))} {shlex.quote(str(joined))} {PAIRS}\n"
-    )
-    options = ["-N2", "-n2", "-c1", "--hold", "-D", str(tmp_path), "-o", f"{tmp_path}/%j.out"]
+    package, python = shlex.quote(str(ROOT)), shlex.quote(sys.executable)
+    script.write_text(CHOOSE.format(package=package, python=python))
+    options = ["-N2", "-n2", "-c1", "--hold", "-D", str(tmp_path), "-o", str(tmp_path / "%j.out")]
     jobs = [cluster.sbatch(*options, str(script)) for _ in range(PAIRS)]
     cluster.run("scontrol", "release", ",".join(jobs))
-    ended = [cluster.wait(job, "COMPLETED", timeout_s=90) for job in jobs]
-    assert ended == ["COMPLETED"] * PAIRS
-    ports = set()
-    for job in jobs:
-        said = (tmp_path / f"{job}.out").read_text()
-        lines = sorted(line for line in said.splitlines() if line.startswith("rank"))
-        assert lines == ["rank 0 of 2 sum 6.0", "rank 1 of 2 sum 6.0"]
-        ports |= set(re.findall(r"MASTER_PORT=(\d+)", said))
-    assert len(ports) == PAIRS
+    chosen = [tmp_path / f"{job}.meeting" for job in jobs]
+    # All have chosen before any listens: the bind test alone would let them choose the same.
+    until("all have chosen", lambda: all(path.exists() for path in chosen))
+    meetings = [path.read_text() for path in chosen]
+    assert len(set(meetings)) == PAIRS
+    with ThreadPoolExecutor(PAIRS) as pairs:
+        codes = pairs.map(join, (tmp_path / job for job in jobs), meetings)
+        assert list(codes) == [[0, 0]] * PAIRS
+    (tmp_path / "over").touch()
+    assert [cluster.wait(job, "COMPLETED") for job in jobs] == ["COMPLETED"] * PAIRS
 
 
-@pytest.mark.parametrize("launcher", [SRUN, TORCHRUN], ids=["srun", "torchrun"])
-def test_two_nodes_meet_elsewhere_where_their_first_port_is_taken(
-    site: Site, launcher: str
-) -> None:
-    layout = site.submit(TWO_NODES + launcher + ", extra: {hold: true}", epochs=1)
+def test_two_nodes_meet_elsewhere_where_their_first_port_is_taken(site: Site) -> None:
+    layout = site.submit(TWO_NODES + ", extra: {hold: true}", epochs=1)
     first = next(candidate_ports(int(job_of(layout))))
     with socket.create_server(("0.0.0.0", first)) as listener:
         site.cluster.run("scontrol", "release", job_of(layout))
         assert site.ends(layout, "COMPLETED")["ExitCode"] == "0:0"
         listener.setblocking(False)
-        with pytest.raises(BlockingIOError):  # nobody called there
+        with pytest.raises(BlockingIOError, match="temporarily unavailable"):  # nobody called
             listener.accept()
     assert read_status(layout).state == "completed"
     assert all_of(layout, "started")[-1]["ranks"] == 2
+
+
+def test_torchrun_is_told_the_address_that_leads_to_the_meeting() -> None:
+    assert own_address({}) == "127.0.0.1"
+    assert own_address({"MASTER_ADDR": "127.0.0.2"}) == "127.0.0.1"
+    assert own_address({"MASTER_ADDR": "a name that cannot be"}) is None

@@ -35,6 +35,7 @@ from tests.submit.life import MANY, call, environment, until, write_recipe
 from tests.train.rank_worker import collectives, together
 from tests.train.scripted_job import started as started_here
 
+LONG = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 PAIRS = 10
 EPOCHS = 40
@@ -185,9 +186,9 @@ Ask = Callable[[Site, RunLayout], str]
 @pytest.mark.parametrize(
     ("slurm", "ask"),
     [
-        pytest.param(ONE_NODE + SRUN, by_usr1, id="srun-one-node"),
+        pytest.param(ONE_NODE + SRUN, by_usr1, id="srun-one-node", marks=LONG),
         pytest.param(TWO_NODES + SRUN, by_command, id="srun-two-nodes-cancel"),
-        pytest.param(ONE_NODE + TORCHRUN, by_usr1, id="torchrun-one-node"),
+        pytest.param(ONE_NODE + TORCHRUN, by_usr1, id="torchrun-one-node", marks=LONG),
         pytest.param(TWO_NODES + TORCHRUN, by_usr1, id="torchrun-two-nodes"),
     ],
 )
@@ -230,8 +231,10 @@ def goes_on_from_its_last_checkpoint(site: Site, layout: RunLayout) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "victim"),
-    [(SRUN, 0), (TORCHRUN, 1)],
-    ids=["srun-0", "torchrun-1"],
+    [
+        pytest.param(SRUN, 0, id="srun-0"),
+        pytest.param(TORCHRUN, 1, id="torchrun-1", marks=LONG),
+    ],
 )
 def test_a_killed_rank_leaves_no_word_and_the_other_says_that_one_was_lost(
     site: Site, launcher: str, victim: int

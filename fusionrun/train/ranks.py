@@ -100,6 +100,9 @@ class RankPlace(NamedTuple):
         return f"rank {self.rank} of {self.size} on {socket.gethostname()}{where}"
 
 
+_ALONE: Final = RankPlace()
+
+
 class Ranks:
     """The processes that train one run together; by itself a single one.
 
@@ -109,7 +112,7 @@ class Ranks:
         place: this process among them.
     """
 
-    def __init__(self, place: RankPlace = RankPlace()) -> None:  # noqa: B008 (an immutable value)
+    def __init__(self, place: RankPlace = _ALONE) -> None:
         self._place = place
         self._broken = False
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm_cluster import Cluster, missing
+from tests.slurm.needs import skip_without_slurm
+from tests.slurm_cluster import Cluster
 
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[Cluster]:
     """A running cluster of two nodes. Tests ask for `cluster`; wider fixtures may ask for this."""
-    if line := missing():
-        pytest.skip(f"needs a Slurm to start: {line}")
+    skip_without_slurm()
     with Cluster() as cluster:
         yield cluster
 

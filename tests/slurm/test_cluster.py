@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm_cluster import Cluster, ClusterError, missing
+from tests.slurm.needs import needs_slurm
+from tests.slurm_cluster import Cluster, ClusterError
 from tests.slurm_cluster.leftovers import sweep
 from tests.slurm_cluster.processes import all_pids, carrying
 
 ROOT = Path(__file__).parents[2]
 BY_HAND = [sys.executable, "-m", "tests.slurm_cluster"]
-
-needs_slurm = pytest.mark.skipif(missing() is not None, reason=f"needs a Slurm: {missing()}")
 
 
 @pytest.fixture(autouse=True)

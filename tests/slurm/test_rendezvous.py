@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fusionrun.errors import SchedulerError, UserError
 from fusionrun.slurm import rendezvous
 from fusionrun.slurm.rendezvous import candidate_ports, main, meeting_address, meeting_port
-from tests.slurm_cluster import Cluster, missing
+from tests.slurm.needs import needs_slurm
+from tests.slurm_cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 TWO_NODES = {"SLURM_JOB_NODELIST": "gpu[07-08]", "SLURM_JOB_NUM_NODES": "2"}
@@ -27,8 +28,6 @@ NODE = """NodeName=gpu07 Arch=x86_64 CoresPerSocket=32
    OS=Linux 6.1.0 #1 SMP NodeAddr=10.9.9.9
    State=ALLOCATED ThreadsPerCore=1 TmpDisk=0 Weight=1
 """
-
-needs_slurm = pytest.mark.skipif(missing() is not None, reason=f"needs a Slurm: {missing()}")
 
 
 @pytest.fixture
@@ -176,5 +175,5 @@ def test_ranks_on_two_nodes_whose_names_do_not_resolve_meet_in_two_jobs_at_once(
         lines = sorted(line for line in text.splitlines() if line.startswith("rank"))
         assert lines == ["rank 0 of 2 sum 3.0", "rank 1 of 2 sum 3.0"]
         assert "MASTER_ADDR=127.0.0.1\n" in text
-    ports = {re.search(r"MASTER_PORT=(\d+)", text).group(1) for text in said}  # type: ignore[union-attr]
+    ports = {port for text in said for port in re.findall(r"MASTER_PORT=(\d+)", text)}
     assert len(ports) == 2

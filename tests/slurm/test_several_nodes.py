@@ -30,7 +30,8 @@ from fusionrun.store.components import load_component, read_manifest
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import read_events, read_submission
-from tests.slurm_cluster import Cluster, missing, processes
+from tests.slurm.needs import skip_without_slurm
+from tests.slurm_cluster import Cluster, processes
 from tests.submit.life import MANY, call, environment, until, write_recipe
 from tests.train.rank_worker import collectives, together
 from tests.train.scripted_job import started as started_here
@@ -51,8 +52,7 @@ TORCHRUN = ", launcher: torchrun"
 @pytest.fixture(scope="module")
 def shared_cluster() -> Iterator[Cluster]:
     """A wider one: two ranks fit on a node, and ten pairs of them on two."""
-    if line := missing():
-        pytest.skip(f"needs a Slurm to start: {line}")
+    skip_without_slurm()
     with Cluster(cpus=PAIRS + 2, gpus=2) as cluster:
         yield cluster
 

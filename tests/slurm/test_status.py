@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from fusionrun.store.layout import RunLayout
-from tests.slurm_cluster import Cluster, missing
+from tests.slurm.needs import skip_without_slurm
+from tests.slurm_cluster import Cluster
 from tests.submit.life import call, environment, write_recipe
 from tests.watch.made import PROGRAM, Made, fusionrun
 
@@ -288,8 +289,7 @@ def test_each_run_of_an_array_has_its_own_task(
 @pytest.fixture(scope="module")
 def forgetful() -> Iterator[Cluster]:
     """A cluster that forgets a job five seconds after its end, at the next of its purges."""
-    if line := missing():
-        pytest.skip(f"needs a Slurm to start: {line}")
+    skip_without_slurm()
     with Cluster(min_job_age_s=5, nodes=1) as cluster:
         yield cluster
 

@@ -15,7 +15,7 @@ import pytest
 from fusionrun.errors import SchedulerError, UserError
 from fusionrun.slurm.client import Slurm
 from fusionrun.store.layout import RunLayout
-from fusionrun.store.status import mark_status, read_status, write_status
+from fusionrun.store.status import State, mark_status, read_status, write_status
 from fusionrun.submit.cancel import cancel
 from fusionrun.submit.handing import alone, rejected_on_error
 from fusionrun.submit.journal import (
@@ -164,10 +164,10 @@ def test_without_slurm_in_reach_a_run_is_taken_to_live(layout: RunLayout, no_slu
 
 @pytest.mark.parametrize("state", ["completed", "failed", "stopped"])
 def test_without_slurm_in_reach_the_files_say_that_it_has_ended(
-    layout: RunLayout, no_slurm: Slurm, state: str
+    layout: RunLayout, no_slurm: Slurm, state: State
 ) -> None:
     write_submission(layout, WHOLE)
-    mark_status(layout, state)  # type: ignore[arg-type]
+    mark_status(layout, state)
     assert standing(layout, no_slurm).words == state
 
 

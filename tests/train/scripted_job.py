@@ -98,7 +98,10 @@ def half_written() -> Iterator[None]:
         yield
 
 
-def started(layout: RunLayout, script: Script = Script(), *, size: int = 1) -> list[int | None]:  # noqa: B008
+UNDISTURBED = Script()
+
+
+def started(layout: RunLayout, script: Script = UNDISTURBED, *, size: int = 1) -> list[int | None]:
     """Run `python -m fusionrun.job` in processes of their own; returns their exit codes.
 
     Args:

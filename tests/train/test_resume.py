@@ -23,7 +23,7 @@ from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.train import job
-from tests.train.scripted_job import Script, obeyed, started
+from tests.train.scripted_job import UNDISTURBED, Script, obeyed, started
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
@@ -85,7 +85,7 @@ def result(layout: RunLayout) -> dict[str, Any]:
     return {**files, "metrics": metrics, "results": layout.results.read_bytes()}
 
 
-def run(layout: RunLayout, script: Script = Script()) -> str:  # noqa: B008
+def run(layout: RunLayout, script: Script = UNDISTURBED) -> str:
     with obeyed(script, layout):
         return job.run(layout)
 

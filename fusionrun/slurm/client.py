@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fusionrun.errors import SchedulerError, UserError
+from fusionrun.durations import seconds_from
+from fusionrun.errors import SchedulerError
 from fusionrun.slurm import parse, records, words
 from fusionrun.slurm.clean import without_slurm
 from fusionrun.slurm.parse import QueuedJob, Verdict
@@ -84,7 +85,11 @@ class Slurm:
         """
         given = os.environ if environment is None else environment
         self.environment: Final = without_slurm(given)
-        self.timeout_s: Final = _timeout_s(given) if timeout_s is None else timeout_s
+        self.timeout_s: Final = (
+            seconds_from(given, TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_S)
+            if timeout_s is None
+            else timeout_s
+        )
 
     def available(self) -> bool:
         """Whether this machine has Slurm's commands. Says nothing of the controller; see `ping`."""
@@ -296,14 +301,3 @@ def _error(what: str, answer: _Answer) -> SchedulerError:
 
 def _is_no_answer(answer: _Answer) -> bool:
     return words.is_unreachable(answer.words) or words.is_in_doubt(answer.words)
-
-
-def _timeout_s(environment: Mapping[str, str]) -> float:
-    text = environment.get(TIMEOUT_VARIABLE, "")
-    try:
-        seconds = float(text) if text else DEFAULT_TIMEOUT_S
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"{TIMEOUT_VARIABLE}: got {text!r}, expected seconds, more than 0")
-    return seconds

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fusionrun.errors import UserError
+from fusionrun.durations import seconds_from
 from fusionrun.store.layout import RunLayout
 from fusionrun.watch.facts import Facts, facts_of
 from fusionrun.watch.jobs import jobs_of
@@ -87,14 +87,7 @@ def look(layouts: Sequence[RunLayout], slurm: Slurm | None = None) -> Look:
 
 def hung_s(environment: Mapping[str, str]) -> float:
     """How old a heartbeat may be. Raises UserError when FUSIONRUN_HUNG_S is no number above 0."""
-    given = environment.get(HUNG_VARIABLE, "")
-    try:
-        seconds = float(given) if given else HUNG_S
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"{HUNG_VARIABLE}: got {given!r}, expected seconds, more than 0")
-    return seconds
+    return seconds_from(environment, HUNG_VARIABLE, HUNG_S)
 
 
 def _seen(

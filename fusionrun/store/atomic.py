@@ -9,6 +9,7 @@ may replace a given target. This module knows nothing of what it writes.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -20,9 +21,11 @@ from typing import Any, BinaryIO
 
 __all__ = [
     "append_line",
+    "create_bytes",
     "finite",
     "replace_directory",
     "replacing",
+    "require_space",
     "write_bytes",
     "write_json",
     "write_text",
@@ -74,6 +77,37 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def create_bytes(path: Path, data: bytes) -> str:
+    """Makes a new file of `data`, flushed to disk; returns its SHA-256 in hexadecimal.
+
+    For files of a directory that is built aside: they need no rename of their own.
+
+    Raises:
+        OSError: what the file system says; `FileExistsError` where something bears the name.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _naming(path, error) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def require_space(folder: Path, size: int) -> None:
+    """Raises OSError (ENOSPC) where the file system of `folder` has no room for `size` bytes.
+
+    Half a checkpoint on a full disk helps nobody, and takes the room that logs need. A folder
+    that is not there yet is judged by the nearest one above it.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{size:,} bytes are to be written, {free:,} are free", folder)
+
+
 def write_text(path: Path, text: str) -> None:
     """Makes `text` the whole content of `path`, in UTF-8, line breaks as they are."""
     write_bytes(path, text.encode("utf-8"))
@@ -115,50 +149,96 @@ def append_line(path: Path, obj: object) -> None:
 def replace_directory(target: Path, fill: Callable[[Path], None]) -> None:
     """Builds a directory aside with `fill`, then swaps it in for `target`.
 
-    `fill` gets an empty directory and writes into it. When it raises, or the swap fails, `target`
-    is as it was. A directory can only be replaced by two renames: a process killed exactly between
-    them leaves the old one beside `target`, hidden, and the next call starts by putting it back.
-    Leftovers of killed calls are removed.
+    `fill` gets an empty directory and writes into it, by `create_bytes` or so: what it writes it
+    flushes to disk. When it raises, or the swap fails, `target` is as it was. A directory takes
+    another's place in one call, so that a reader finds the old one or the new one at any moment;
+    where the file system cannot do that (NFS) in two, and a process killed exactly between them
+    leaves the old one beside `target`, hidden, until the next call puts it back. Leftovers of
+    killed calls are removed.
 
     Raises:
-        OSError: what the file system says; and whatever `fill` raises.
+        OSError: what the file system says, also where the directory around `target` is a symbolic
+            link, which nothing of ours has put there; and whatever `fill` raises.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent.is_symlink():
+        raise OSError(errno.ELOOP, "a symbolic link, expected a directory", str(target.parent))
     _settle(target)
     fresh = _aside(target, "tmp")
     fresh.mkdir()
     try:
         fill(fresh)
-        _sync_tree(fresh)
+        for folder, _, _ in os.walk(fresh, topdown=False):
+            _sync_directory(Path(folder))
         _swap(fresh, target)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        _discard(fresh)
         raise
 
 
 def _swap(fresh: Path, target: Path) -> None:
+    if not os.path.lexists(target):
+        os.rename(fresh, target)
+        _sync_directory(target.parent)
+    elif _exchange(fresh, target):
+        _sync_directory(target.parent)
+        _discard(fresh)  # (the old one, by now)
+    else:
+        _swap_in_two(fresh, target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Both names trade places in one call; False where the file system or the system cannot."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(
+        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+    )
+    if done == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+# Linux: renameat2(2).
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def _swap_in_two(fresh: Path, target: Path) -> None:
     old = _aside(target, "old")
-    with suppress(FileNotFoundError):
-        os.rename(target, old)
+    os.rename(target, old)
     try:
         os.rename(fresh, target)
     except BaseException:
-        with suppress(FileNotFoundError):
-            os.rename(old, target)
+        os.rename(old, target)
         raise
     _sync_directory(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _discard(old)
+
+
+def _discard(folder: Path) -> None:
+    """Removes what is not needed any more; what cannot be removed costs room and nothing else."""
+    if folder.is_symlink():
+        _remove(folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settle(target: Path) -> None:
     """Ends what killed calls began: the old directory back in place, everything else removed."""
     for old in _leftovers(target, "old"):
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        if os.path.lexists(target):
+            _discard(old)
         else:
             os.rename(old, target)
     for unfinished in _leftovers(target, "tmp"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _discard(unfinished)
 
 
 def _leftovers(target: Path, kind: str) -> list[Path]:
@@ -173,13 +253,6 @@ def _hidden(path: Path, kind: str) -> str:
 
 def _aside(path: Path, kind: str) -> Path:
     return path.parent / (_hidden(path, kind) + os.urandom(6).hex())
-
-
-def _sync_tree(directory: Path) -> None:
-    for parent, _, files in os.walk(directory, topdown=False):
-        for name in files:
-            _sync(Path(parent, name), os.O_RDONLY)
-        _sync_directory(Path(parent))
 
 
 def _sync_directory(directory: Path) -> None:

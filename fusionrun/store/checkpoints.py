@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Checkpoint:
         """
         files = self._manifest()["files"]
         try:
-            return {name: self._content(name, record["sha256"]) for name, record in files.items()}
+            return {name: self._content(name, **record) for name, record in files.items()}
         except (AttributeError, KeyError, TypeError) as error:
             raise Damaged(f"{MANIFEST} has another shape: {error!r}") from error
 
@@ -82,11 +83,16 @@ class Checkpoint:
             raise Damaged(f"{MANIFEST} has format {content['format']!r}, expected {FORMAT}")
         return content
 
-    def _content(self, name: str, expected: str) -> bytes:
+    def _content(self, name: str, *, bytes: int, sha256: str) -> bytes:
+        if os.path.basename(name) != name:
+            raise Damaged(f"{MANIFEST} names {name!r}, which is no file of a checkpoint")
+        size = _size(self.path / name)
+        if size != bytes:
+            raise Damaged(f"{name}: {size:,} bytes, expected {bytes:,}")
         content = _read(self.path / name)
         got = hashlib.sha256(content).hexdigest()
-        if got != expected:
-            raise Damaged(f"{name}: sha256 {got[:12]}…, expected {expected[:12]}…")
+        if got != sha256:
+            raise Damaged(f"{name}: sha256 {got[:12]}…, expected {sha256[:12]}…")
         return content
 
 
@@ -137,9 +143,18 @@ def remove_checkpoints(folder: Path, keep: Collection[Checkpoint] = ()) -> None:
 
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
-    with path.open("xb") as file:
-        file.write(content)
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {"bytes": len(content), "sha256": atomic.create_bytes(path, content)}
+
+
+def _size(path: Path) -> int:
+    """Of a regular file: a pipe would block whoever reads it."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror or error}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged(f"{path.name}: not a regular file")
+    return found.st_size
 
 
 def _read(path: Path) -> bytes:

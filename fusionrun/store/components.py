@@ -183,6 +183,8 @@ def save_components(
         manifest = dataclasses.replace(head, components=records)
         atomic.write_json(aside / MANIFEST, manifest.to_json())
 
+    tensors = (tensor for own in components.values() for tensor in own.values())
+    atomic.require_space(directory, sum(tensor.nbytes for tensor in tensors))
     atomic.replace_directory(directory, fill)
     return dataclasses.replace(head, components=records)
 
@@ -324,10 +326,10 @@ def _write(directory: Path, name: str, data: bytes) -> ComponentRecord:
     file = component_path(name)
     path = directory / file
     path.parent.mkdir(exist_ok=True)
-    with path.open("xb") as out:  # two names that one file system cannot tell apart must not meet
-        out.write(data)
+    # (a new file: two names that one file system cannot tell apart must not meet)
+    digest = atomic.create_bytes(path, data)
     specs = _specs(parse_header(data, str(path)).tensors)
-    return ComponentRecord(str(file), len(data), hashlib.sha256(data).hexdigest(), specs)
+    return ComponentRecord(str(file), len(data), digest, specs)
 
 
 def _specs(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorSpec]:

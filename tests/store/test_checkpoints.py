@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +120,22 @@ def test_where_none_is_kept_the_folder_goes(saved: Checkpoint, folder: Path) -> 
 def test_removing_from_a_folder_that_is_not_there_is_no_error(folder: Path) -> None:
     remove_checkpoints(folder)
     assert not folder.exists()
+
+
+def test_a_manifest_that_points_elsewhere_is_not_followed(saved: Checkpoint) -> None:
+    (saved.path.parent / "weights").write_bytes(FILES["weights"])
+    manifest = json.loads((saved.path / "manifest.json").read_text())
+    manifest["files"]["../weights"] = manifest["files"].pop("weights")
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    manifest["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (saved.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Damaged, match=r"names '../weights', which is no file of a checkpoint"):
+        saved.read()
+
+
+def test_a_pipe_in_place_of_a_file_does_not_block(saved: Checkpoint) -> None:
+    (saved.path / "weights").unlink()
+    os.mkfifo(saved.path / "weights")
+    with pytest.raises(Damaged, match="weights: not a regular file"):
+        saved.read()

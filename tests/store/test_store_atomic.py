@@ -255,9 +255,67 @@ def test_a_directory_whose_filling_fails_stays_as_it_was(tmp_path: Path) -> None
     assert names(tmp_path) == ["d"]
 
 
+READER = """
+import os, sys
+while sys.stdin:
+    if os.path.exists(sys.argv[2]):
+        break
+    if not os.path.isdir(sys.argv[1]):
+        sys.exit("between the old and the new")
+"""
+
+
+def test_a_reader_finds_a_directory_there_at_any_moment(tmp_path: Path) -> None:
+    target, done = tmp_path / "d", tmp_path / "done"
+
+    def fill(aside: Path) -> None:
+        for name in ("one", "two"):
+            atomic.create_bytes(aside / name, b"x")
+
+    atomic.replace_directory(target, fill)
+    with subprocess.Popen([sys.executable, "-c", READER, str(target), str(done)]) as reader:
+        for _ in range(100):
+            atomic.replace_directory(target, fill)
+        done.touch()
+    assert reader.returncode == 0
+    assert names(tmp_path) == ["d", "done"]
+
+
+def test_a_link_in_place_of_a_directory_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "run" / "d"
+    elsewhere.mkdir()
+    target.parent.mkdir()
+    target.symlink_to(elsewhere)
+    atomic.replace_directory(target, lambda aside: (aside / "new").write_text("y") and None)
+    assert not target.is_symlink()
+    assert (names(target), names(elsewhere), names(target.parent)) == (["new"], [], ["d"])
+
+
+def test_a_directory_inside_a_linked_one_is_refused(tmp_path: Path) -> None:
+    elsewhere, linked = tmp_path / "elsewhere", tmp_path / "linked"
+    elsewhere.mkdir()
+    linked.symlink_to(elsewhere)
+    with pytest.raises(OSError, match="a symbolic link, expected a directory"):
+        atomic.replace_directory(linked / "d", lambda aside: None)
+    assert names(elsewhere) == []
+
+
+def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    atomic.require_space(tmp_path / "not" / "there", 1)
+    with pytest.raises(OSError, match="bytes are to be written") as error:
+        atomic.require_space(tmp_path / "not" / "there", 2**60)
+    assert error.value.errno == errno.ENOSPC
+
+
+def as_on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two directories cannot trade places."""
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+
+
 def test_a_directory_whose_swap_fails_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    as_on_nfs(monkeypatch)
     target = tmp_path / "d"
     target.mkdir()
     (target / "old").write_text("x")
@@ -279,6 +337,7 @@ KILLED_SWAP = """
 import os, signal, sys
 from pathlib import Path
 from fusionrun.store import atomic
+atomic._exchange = lambda one, other: False  # as on NFS
 rename = os.rename
 def rename_once(source, target):
     rename(source, target)

@@ -8,6 +8,7 @@
     ├── RunNotFoundError        exit code 3: no such run, or more than one
     ├── SchedulerError          exit code 4: the scheduler refused, or is out of reach
     ├── ComponentError          a component file is damaged or does not fit
+    ├── BusyError               another process is at it
     └── TrainingError           training cannot go on (a loss that is not finite, …)
 
 A known error is shown as its message alone; `fusionrun --debug` adds the traceback.
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = [
+    "BusyError",
     "ComponentError",
     "DataError",
     "FusionrunError",
@@ -137,6 +139,10 @@ class SchedulerError(FusionrunError):
 
 class ComponentError(FusionrunError):
     """A component's file is missing, damaged, or does not fit where it should go."""
+
+
+class BusyError(FusionrunError):
+    """Another process trains the run; nothing was touched."""
 
 
 class TrainingError(FusionrunError):

@@ -14,6 +14,13 @@ def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="the run: its id, or a part of it")],
     runs: RunsOption = None,
     executor: ExecutorOption = None,
+    allow_inexact: Annotated[
+        bool,
+        typer.Option(
+            "--allow-inexact",
+            help="go on although versions, device, data or ranks differ, to other bits",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Let a run go on from its last checkpoint, in the same directory, with the same code."""
@@ -24,7 +31,8 @@ def resume(
     from fusionrun.submit.resume import resume as go_on
 
     layout = find_run(runs_dir(runs), run)
-    done = go_on(layout, Slurm(), executor.value if executor else None)
+    chosen = executor.value if executor else None
+    done = go_on(layout, Slurm(), chosen, allow_inexact=allow_inexact)
     if json:
         start = done.verdict.start if done.verdict else None
         content = {

@@ -25,6 +25,7 @@ COSTS: dict[str, Cost] = {
     "slurm": "a new launch",
     "training.device": "a new launch",
     "training.threads": "a new launch",
+    "training.checkpoints": "a new launch",
     "training.early_stopping": "a resume",
 }
 

@@ -19,7 +19,7 @@ from fusionrun.schema.recipe import Recipe
 
 PLAN_FORMAT = 1
 # What a run of the same weights and numbers may differ in: the hash leaves these out.
-UNHASHED = ("name", "seed", "slurm", "tracking", "sweep")
+UNHASHED = ("name", "seed", "slurm", "tracking", "sweep", "training.checkpoints")
 
 Origin = Literal["recipe", "set", "site", "preset", "rule", "default"]
 
@@ -149,7 +149,7 @@ class Plan:
             "values": {
                 key: value.value
                 for key, value in self.values.items()
-                if key.partition(".")[0] not in UNHASHED
+                if not _is_below(key, UNHASHED)
             },
             "components": [(n, c.weights and c.weights.sha256) for n, c in self.components.items()],
             "data": self.data_content(),
@@ -215,6 +215,10 @@ class Plan:
             memory=Memory(**memory),
             warnings=tuple(Warn(**warning) for warning in content["warnings"]),
         )
+
+
+def _is_below(key: str, sections: tuple[str, ...]) -> bool:
+    return key in sections or key.startswith(tuple(f"{section}." for section in sections))
 
 
 def _per_component(key: str, value: Any) -> bool:

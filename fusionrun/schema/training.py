@@ -77,6 +77,21 @@ class EarlyStopping(Section):
     """Smallest change that counts as an improvement."""
 
 
+class Checkpoints(Section):
+    """When what an exact resume needs is saved while training goes on, and how much is kept."""
+
+    every_s: NonNegative = 60.0
+    """Seconds between two checkpoints: what a killed run loses at most; 0: as fast as they go."""
+    every_steps: Count | None = None
+    """Also after every so many steps, waiting for a slow disk; null: by the clock alone."""
+    keep_last: Count = 2
+    """How many of the newest are kept while the run goes on; none once it has completed."""
+    keep_best: bool = False
+    """Keep the first one after the best epoch so far, and when the run has completed too."""
+    keep_every_steps: Count | None = None
+    """Keep the first one in every so many steps, and when the run has completed too."""
+
+
 class Training(Section):
     """The run itself."""
 
@@ -98,6 +113,12 @@ class Training(Section):
     """What `best` means."""
     early_stopping: Annotated[EarlyStopping, OnDemand()] | None = None
     """null: train all epochs."""
+    max_skipped_steps: Natural = 0
+    """Steps with a gradient that is not finite that may be left out; one more halts the run."""
+    checkpoints: Annotated[Checkpoints, OnDemand()] = Field(
+        default_factory=Checkpoints.model_construct
+    )
+    """What a killed run goes on from."""
 
 
 class Mix(Section):

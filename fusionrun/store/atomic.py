@@ -23,9 +23,11 @@ __all__ = [
     "append_line",
     "create_bytes",
     "finite",
+    "remove_leftovers",
     "replace_directory",
     "replacing",
     "require_space",
+    "sync_file",
     "write_bytes",
     "write_json",
     "write_text",
@@ -138,7 +140,9 @@ def append_line(path: Path, obj: object) -> None:
     try:
         if _ends_in_mid_line(descriptor):
             line = b"\n" + line
-        if os.write(descriptor, line) != len(line):
+        written = os.write(descriptor, line)
+        if written != len(line):
+            _take_back(descriptor, written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise _naming(path, error) from error
@@ -146,8 +150,17 @@ def append_line(path: Path, obj: object) -> None:
         os.close(descriptor)
 
 
+def _take_back(descriptor: int, written: int) -> None:
+    """Removes the half of a line that the disk has taken, unless another's came behind it."""
+    size = os.fstat(descriptor).st_size
+    if size == os.lseek(descriptor, 0, os.SEEK_CUR):
+        os.ftruncate(descriptor, size - written)
+
+
 def replace_directory(target: Path, fill: Callable[[Path], None]) -> None:
     """Builds a directory aside with `fill`, then swaps it in for `target`.
+
+    The directory around `target` is made where it is missing; what is above that must be there.
 
     `fill` gets an empty directory and writes into it, by `create_bytes` or so: what it writes it
     flushes to disk. When it raises, or the swap fails, `target` is as it was. A directory takes
@@ -160,7 +173,7 @@ def replace_directory(target: Path, fill: Callable[[Path], None]) -> None:
         OSError: what the file system says, also where the directory around `target` is a symbolic
             link, which nothing of ours has put there; and whatever `fill` raises.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(exist_ok=True)  # (what lies above it is somebody else's to make)
     if target.parent.is_symlink():
         raise OSError(errno.ELOOP, "a symbolic link, expected a directory", str(target.parent))
     _settle(target)
@@ -255,6 +268,11 @@ def _aside(path: Path, kind: str) -> Path:
     return path.parent / (_hidden(path, kind) + os.urandom(6).hex())
 
 
+def sync_file(path: Path) -> None:
+    """Flushes a file to disk."""
+    _sync(path, os.O_RDONLY)
+
+
 def _sync_directory(directory: Path) -> None:
     try:
         _sync(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -281,6 +299,13 @@ def _json(obj: object, indent: int | None = None) -> bytes:
     text = json.dumps(finite(obj), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name may hold bytes that are no text; JSON's own escape carries them.
     return text.encode("utf-8", "backslashreplace")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed writers of `path`, a file, have left beside it; nobody may write now."""
+    for name in os.listdir(path.parent):
+        if name.startswith(_hidden(path, "tmp")):
+            _remove(path.parent / name)
 
 
 def finite(obj: object) -> Any:

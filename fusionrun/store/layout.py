@@ -112,6 +112,16 @@ class RunLayout:
         return self.root / ".handing"
 
     @property
+    def training_lock(self) -> Path:
+        """Held by the process that trains the run, for as long as it lives."""
+        return self.root / ".training"
+
+    @property
+    def inexact_allowed(self) -> Path:
+        """There while the run may go on under circumstances that change its bits."""
+        return self.root / "inexact.json"
+
+    @property
     def stop_request(self) -> Path:
         """There while the run is asked to save and stop at its next step."""
         return self.root / "stop.json"

@@ -5,14 +5,14 @@ The same for a new run and for one that goes on.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fusionrun.errors import FusionrunError, SchedulerError, UserError
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.lock import Held, locked
 from fusionrun.store.status import mark_status, read_status
 from fusionrun.submit.journal import (
     Job,
@@ -39,21 +39,10 @@ def alone(layout: RunLayout) -> Iterator[None]:
         UserError: somebody does right now, or the run's directory cannot be written.
     """
     try:
-        descriptor = os.open(layout.handing_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise UserError(f"{layout.root}: cannot be handed over: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+        with locked(layout.handing_lock, {"pid": os.getpid()}):
+            yield
+    except Held as error:
         raise UserError(f"{layout.id}: somebody is handing it over right now") from error
-    except OSError:
-        pass  # a file system without locks: the journal alone has to do
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
 
 
 @contextmanager

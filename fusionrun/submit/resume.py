@@ -12,10 +12,16 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
-from fusionrun.store.atomic import write_text
+from fusionrun.store.atomic import write_json, write_text
 from fusionrun.store.layout import RunLayout
 from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
-from fusionrun.submit.journal import Executor, Submission, read_submission, write_submission
+from fusionrun.submit.journal import (
+    Executor,
+    Submission,
+    now,
+    read_submission,
+    write_submission,
+)
 from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
 from fusionrun.submit.standing import standing
 from fusionrun.submit.submit import choose_executor, first_submission, script_of
@@ -46,13 +52,20 @@ class Resumed(NamedTuple):
     verdict: Verdict | None
 
 
-def resume(layout: RunLayout, slurm: Slurm, executor: Executor | None = None) -> Resumed:
+def resume(
+    layout: RunLayout,
+    slurm: Slurm,
+    executor: Executor | None = None,
+    *,
+    allow_inexact: bool = False,
+) -> Resumed:
     """Hand a run over once more.
 
     Args:
         layout: the run.
         slurm: the cluster.
         executor: who shall carry it on; None: whoever did before.
+        allow_inexact: it may go on where its bits will be others; until it is resumed again.
 
     Raises:
         UserError: it has completed, it goes on already, or its code is gone.
@@ -60,10 +73,12 @@ def resume(layout: RunLayout, slurm: Slurm, executor: Executor | None = None) ->
     """
     layout = RunLayout(layout.root.absolute())
     with alone(layout):
-        return _resume(layout, slurm, executor)
+        return _resume(layout, slurm, executor, allow_inexact)
 
 
-def _resume(layout: RunLayout, slurm: Slurm, executor: Executor | None) -> Resumed:
+def _resume(
+    layout: RunLayout, slurm: Slurm, executor: Executor | None, allow_inexact: bool
+) -> Resumed:
     found = standing(layout, slurm)
     if found.is_complete:
         raise UserError(f"{layout.id}: has completed; there is nothing left to do")
@@ -73,6 +88,10 @@ def _resume(layout: RunLayout, slurm: Slurm, executor: Executor | None) -> Resum
     submission = _submission(layout, plan, slurm, executor)
     with rejected_on_error(layout):
         write_submission(layout, submission)
+        if allow_inexact:
+            write_json(layout.inexact_allowed, {"allowed": now()})
+        else:
+            layout.inexact_allowed.unlink(missing_ok=True)
         layout.logs.mkdir(exist_ok=True)
         if submission.executor == "slurm" and not layout.job_script.exists():
             text = script_of(

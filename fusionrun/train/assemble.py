@@ -156,5 +156,12 @@ def make_updater(
     decay = {name: component.weight_decay for name, component in plan.components.items()}
     scale = LossScale(device) if plan.settings.training.precision == "fp16" else None
     return Updater(
-        components, groups, settings, decay, transfer.expert_gradient_accumulation, scale, ranks
+        components,
+        groups,
+        settings,
+        decay,
+        transfer.expert_gradient_accumulation,
+        scale,
+        ranks,
+        max_skipped=plan.settings.training.max_skipped_steps,
     )

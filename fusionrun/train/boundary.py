@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 
-from fusionrun.train.checkpoint import Saver
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import HEARTBEAT_EVERY_S, Recorder
+from fusionrun.train.saver import Saver
 from fusionrun.train.step import Step
 from fusionrun.train.stop import LOOK_EVERY_S, StopRequest, agreed_reason
 
@@ -55,19 +55,23 @@ class Boundary:
 
         Raises:
             Interrupted: the run shall stop here.
-            OSError: a checkpoint could not be written.
+            TrainingError: a gradient was not finite, or no checkpoint can be written.
         """
+        due = epochs.steps >= self._saver.due_step
         if self._ranks.size == 1:
-            if self._stop.requested or time.monotonic() >= self._look_at:
+            if due or self._stop.requested or time.monotonic() >= self._look_at:
                 self._look(epochs)
         # Within a window each rank holds a part of the gradient that no checkpoint could hold.
-        elif epochs.steps >= self._look_at_step and not self._step.updater.pending_batches:
+        elif (due or epochs.steps >= self._look_at_step) and not (
+            self._step.updater.pending_batches
+        ):
             self._look(epochs)
             self._look_at_step = epochs.steps + self._ranks.from_first(self._stride())
 
     def _look(self, epochs: Epochs) -> None:
-        stop, save = self._stop.requested, self._saver.is_due()
+        stop, save = self._stop.requested, self._saver.is_due(epochs.steps)
         self._recorder.pace.take(epochs.steps)
+        epochs.check_finite()
         if self._ranks.any(stop or save):
             if self._ranks.any(stop):
                 raise Interrupted(agreed_reason(self._ranks, self._stop))

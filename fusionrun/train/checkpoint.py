@@ -1,10 +1,11 @@
 """Exact resume: everything that the next step depends on, out of a run and back into it.
 
-A checkpoint is taken between two steps, as a copy; it is written while training goes on. It holds
-the weights, the best weights so far, moments and counters of the optimizer with an open window's
-gradient and the loss scale, the open epoch's losses and norms, every rank's generators, and where
-the run stands. Safetensors and JSON, never pickle. A run that goes on from it ends with the same
-bits as one that was never stopped.
+A snapshot is taken between two steps, as a copy, and becomes a checkpoint while training goes on
+(`saver`). It holds the weights, the best weights so far, moments and counters of the optimizer with
+an open window's gradient and the loss scale, the open epoch's losses and norms, every rank's
+generators, and where the run stands. The order of samples follows from seed and epoch, and is not
+saved. Safetensors and JSON, never pickle. A run that goes on from it ends with the same bits as
+one that was never stopped.
 
 Files are written by the first rank alone, and read by all.
 """
@@ -12,10 +13,7 @@ Files are written by the first rank alone, and read by all.
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,14 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fusionrun import __version__
-from fusionrun.errors import DataError, TrainingError
-from fusionrun.store.checkpoints import (
-    Checkpoint,
-    Damaged,
-    list_checkpoints,
-    remove_checkpoints,
-    save_checkpoint,
-)
+from fusionrun.errors import TrainingError, UserError
+from fusionrun.store.checkpoints import Checkpoint, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.epoch_log import Tally
 from fusionrun.train.epochs import Epochs, copied_state
@@ -40,13 +32,7 @@ from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
 
-__all__ = ["CHECKPOINT_EVERY_S", "KEPT", "Loaded", "Origin", "Saver", "newest_whole"]
-
-CHECKPOINT_EVERY_S: Final = 60.0
-"""Seconds of work that a killed run loses at most; FUSIONRUN_CHECKPOINT_S says otherwise."""
-
-KEPT: Final = 2
-"""So that there is one before, should the newest turn out damaged."""
+__all__ = ["Loaded", "Origin", "Snapshot", "copied", "newest_whole"]
 
 _PLACE: Final = "run.json"
 _WEIGHTS: Final = "weights.safetensors"
@@ -64,10 +50,12 @@ class Origin:
     Attributes:
         plan: the plan's hash.
         data: SHA-256 of each of the data's files.
+        circumstances: what else its bits depend on; see `train.circumstances`.
     """
 
     plan: str
     data: Mapping[str, str]
+    circumstances: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -94,11 +82,6 @@ class Loaded:
         """Epochs that the run had done."""
         return int(self.place["where"]["epoch"])
 
-    @property
-    def metrics_bytes(self) -> int:
-        """How long the metrics were: what came behind will come again."""
-        return int(self.place["metrics_bytes"])
-
     def restore(self, step: Step, epochs: Epochs, ranks: Ranks) -> None:
         """Put everything back, the generators last: nothing must be drawn from them afterwards.
 
@@ -114,9 +97,9 @@ class Loaded:
             best = self._best(step) if ranks.is_first else {}
         except (KeyError, RuntimeError, ValueError) as error:
             raise TrainingError(
-                f"{self.checkpoint.path}: written by fusionrun {self.place['fusionrun']}, and does "
+                f"{self.checkpoint.path}: written by fusionrun {self._version}, and does "
                 f"not fit the network that {__version__} builds from the same plan: {error}. "
-                "Fix: go on with that version, or begin again with --fresh"
+                "Fix: go on with that version, or train anew with `fusionrun train --new`"
             ) from error
         epochs.take_back(self.place, best, tally)
         generators = self.place["generators"]
@@ -135,17 +118,34 @@ class Loaded:
         }
 
     @property
+    def _version(self) -> str:
+        return str(self.place["circumstances"].get("fusionrun"))
+
+    @property
     def _open(self) -> bool:
         return bool(self.tensors[_EPOCH])
 
-    def refuse_other_data(self, now: Mapping[str, str]) -> None:
-        """Raise DataError where the data's files are not those that the run began with."""
-        before = self.place["data"]
-        changed = [name for name in now if now[name] != before.get(name)]
-        if changed:
-            raise DataError(
-                f"{', '.join(changed)}: changed since this run began, so it cannot go on from "
-                f"step {self.step}. Fix: put the old file back, or begin again with --fresh"
+    def differences(self, now: Origin) -> list[str]:
+        """What is not as it was, a line each: the run would not end with the same bits."""
+        before = {**self.place["data"], **self.place["circumstances"]}
+        found = []
+        for name in {**self.place["data"], **now.data}:
+            if now.data.get(name) != self.place["data"].get(name):
+                found.append(f"data, {name} rows: the file's content has changed")
+        for name in {**self.place["circumstances"], **now.circumstances}:
+            was, is_now = before.get(name), now.circumstances.get(name)
+            if was != is_now:
+                found.append(f"{name}: was {was or 'not recorded'}, is {is_now or 'not recorded'}")
+        return found
+
+    def refuse_other(self, now: Origin) -> None:
+        """Raise UserError where the run would not end with the same bits."""
+        if found := self.differences(now):
+            lines = "".join(f"\n  {line}" for line in found)
+            raise UserError(
+                f"{self.checkpoint.path}: going on from here would not end with the bits of the "
+                f"undisturbed run, since it is not as it was:{lines}\n"
+                "  Fix: put it back; or go on all the same: fusionrun resume RUN --allow-inexact"
             )
 
 
@@ -193,117 +193,63 @@ def _load(checkpoint: Checkpoint, plan_hash: str) -> Loaded:
     return Loaded(checkpoint, place, tensors)
 
 
-class Saver:
-    """Takes checkpoints of one attempt.
+def copied(epochs: Epochs, step: Step, ranks: Ranks, origin: Origin) -> Snapshot | None:
+    """A copy of the run as it is now; on the first rank, though all take part.
 
     Args:
-        layout: the run's.
+        epochs: between two steps.
+        step: of the same run.
+        ranks: those that train together; at the end of a window.
         origin: what the run is made from.
-        step: holds network and updater.
-        ranks: those that train together.
-        recorder: is told of each checkpoint.
-        loaded: what the attempt went on from.
+    """
+    generators = ranks.from_each(_generators(step.device))
+    tally = epochs.log.tally(ranks)
+    if not ranks.is_first:
+        return None
+    open_epoch, groups = ({}, []) if tally is None else tally.packed()
+    place = {
+        **epochs.plain(),
+        "plan": origin.plan,
+        "data": dict(origin.data),
+        "circumstances": dict(origin.circumstances),
+        "generators": generators,
+        "groups": groups,
+    }
+    tensors = {
+        _WEIGHTS: _flat(copied_state(step)),
+        _BEST: _flat(epochs.best.state),
+        _UPDATER: _flat(_copy(step.updater.state_dict())),
+        _EPOCH: open_epoch,
+    }
+    return Snapshot(epochs.steps, epochs.best.step, place, tensors)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a run between two steps, in memory.
+
+    Attributes:
+        step: steps taken.
+        best_step: steps taken when the best weights so far were; 0 before there are any.
+        place: where the run stands: plain JSON.
+        tensors: by file and then by name, on the CPU.
     """
 
-    def __init__(
-        self,
-        layout: RunLayout,
-        origin: Origin,
-        step: Step,
-        ranks: Ranks,
-        recorder: Recorder,
-        loaded: Loaded | None,
-    ) -> None:
-        self._folder, self._origin, self._step = layout.checkpoints, origin, step
-        self._ranks, self._recorder = ranks, recorder
-        self._kept = [] if loaded is None else [loaded.checkpoint]
-        self._every_s = float(os.environ.get("FUSIONRUN_CHECKPOINT_S", CHECKPOINT_EVERY_S))
-        self._last = time.monotonic()
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[None] | None = None
+    step: int
+    best_step: int
+    place: Mapping[str, Any]
+    tensors: Mapping[str, Mapping[str, Tensor]]
 
-    def is_due(self) -> bool:
-        """Whether this rank, the first, wants a checkpoint now.
+    @property
+    def size(self) -> int:
+        """Bytes that its files take, but for their headers."""
+        return sum(tensor.nbytes for own in self.tensors.values() for tensor in own.values())
 
-        Raises:
-            OSError: the one before could not be written.
-        """
-        if not self._ranks.is_first or time.monotonic() - self._last < self._every_s:
-            return False
-        if self._writing is not None and not self._writing.done():
-            return False
-        self.wait()
-        return True
-
-    def save(self, epochs: Epochs) -> None:
-        """Copy the run, on all ranks together, and begin to write the copy; `wait` ends that.
-
-        Raises:
-            OSError: the one before could not be written.
-        """
-        began = time.monotonic()
-        self.wait()
-        generators = self._ranks.from_each(_generators(self._step.device))
-        tally = epochs.log.tally(self._ranks)
-        if self._ranks.is_first and not self._has(epochs.steps):
-            files = self._copied(epochs, tally, generators)
-            self._writing = self._thread.submit(self._write, epochs.steps, files, began)
-        self._last = time.monotonic()
-
-    def wait(self) -> None:
-        """Until the last checkpoint is on disk. Raises OSError where it could not be written."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
-    def close(self) -> None:
-        """End the thread, after what it has begun."""
-        self._thread.shutdown()
-
-    def _has(self, step: int) -> bool:
-        """Whether this very moment is saved already: a run that stops where it went on from."""
-        return bool(self._kept) and self._kept[-1].step == step
-
-    def _copied(
-        self, epochs: Epochs, tally: Tally | None, generators: list[dict[str, str]]
-    ) -> Iterator[tuple[str, bytes]]:
-        """The files of a checkpoint, from copies made here and now."""
-        open_epoch, groups = ({}, []) if tally is None else tally.packed()
-        place = {
-            **epochs.plain(),
-            "plan": self._origin.plan,
-            "data": dict(self._origin.data),
-            "metrics_bytes": self._recorder.metrics_bytes(),
-            "generators": generators,
-            "groups": groups,
-            "fusionrun": __version__,
-            "torch": torch.__version__,
-        }
-        tensors = {
-            _WEIGHTS: _flat(copied_state(self._step)),
-            _BEST: _flat(epochs.best.state),
-            _UPDATER: _flat(_copy(self._step.updater.state_dict())),
-            _EPOCH: open_epoch,
-        }
-        return _serialized(place, tensors)
-
-    def _write(self, step: int, files: Iterable[tuple[str, bytes]], began: float) -> None:
-        """In the thread: write, keep the last two, tell."""
-        checkpoint = save_checkpoint(self._folder, step, files)
-        self._kept = [*self._kept, checkpoint][-KEPT:]
-        remove_checkpoints(self._folder, keep=self._kept)
-        seconds = time.monotonic() - began
-        self._recorder.save_s = seconds
-        self._recorder.event("checkpoint", step=step, seconds=seconds)
-
-
-def _serialized(
-    place: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
-) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file, one at a time: not all of them need be in memory."""
-    for name, own in tensors.items():
-        yield name, save(dict(own))
-    yield _PLACE, json.dumps(place, allow_nan=False).encode()
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each file, one at a time: not all of them need be in memory."""
+        for name, own in self.tensors.items():
+            yield name, save(dict(own))
+        yield _PLACE, json.dumps(self.place, allow_nan=False).encode()
 
 
 def _copy(state: Components) -> Components:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fusionrun.train.norms import StepRecord
+from fusionrun.train.norms import NO_STEP, StepRecord
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.step import StepLog
 
@@ -28,7 +28,7 @@ class Tally(NamedTuple):
         losses: (n, T), each step's loss terms times its samples.
         samples: (n,).
         hits: (1 + E,), how many samples each path got right: the global one, then the experts.
-        records: norms of the groups that stepped, one for each step at which any did.
+        records: norms of the groups that stepped, of none at some, (n) of them.
     """
 
     losses: Tensor
@@ -37,9 +37,24 @@ class Tally(NamedTuple):
     records: tuple[StepRecord, ...]
 
     def mean_losses(self) -> list[float]:
-        """The mean of each loss term over samples, (T,)."""
-        mean: list[float] = (self.losses.sum(0) / self.samples.sum()).tolist()
+        """The mean of each loss term over samples, (T,); without batches that taught nothing.
+
+        Those are the ones whose loss was not finite and whose gradient was left out for it.
+        """
+        lost = [n for n, _ in self.nonfinite() if not self.losses[n].isfinite().all()]
+        taught = torch.ones(len(self.samples), dtype=torch.bool)
+        taught[lost] = False
+        mean: list[float] = (self.losses[taught].sum(0) / self.samples[taught].sum()).tolist()
         return mean
+
+    def nonfinite(self) -> list[tuple[int, tuple[str, ...]]]:
+        """The steps with a norm that is not finite, from 0, each with the groups it is of."""
+        found = []
+        for number, record in enumerate(self.records):
+            sound = record.norms.isfinite().tolist()
+            if groups := tuple(g for g, s in zip(record.groups, sound, strict=True) if not s):
+                found.append((number, groups))
+        return found
 
     def accuracy(self) -> list[float]:
         """Share of samples that each path got right, (1 + E,)."""
@@ -111,7 +126,7 @@ def _tally(logs: Sequence[StepLog], labels: Sequence[Tensor], ranks: Ranks) -> T
     overall = torch.cat([log.overall for log in logs])[None]
     chosen = torch.cat([overall, torch.cat([log.experts for log in logs], dim=1)])
     hits = (chosen == torch.cat(list(labels))).sum(1).to("cpu", torch.float64)
-    records = [log.record for log in logs if log.record is not None]
+    records = [log.record or NO_STEP for log in logs]
     if ranks.size > 1:
         losses[samples == 0] = 0.0  # a rank without rows has no losses
         losses, samples, hits = _summed(ranks, losses, samples, hits)
@@ -129,7 +144,8 @@ def _summed(ranks: Ranks, *tensors: Tensor) -> list[Tensor]:
 
 
 def _joined_norms(records: Sequence[StepRecord]) -> Tensor:
-    return torch.cat([r.norms for r in records]) if records else torch.zeros(0)
+    norms = [record.norms for record in records if record.groups]
+    return torch.cat(norms) if norms else torch.zeros(0)
 
 
 def _split_norms(norms: Tensor, groups: Sequence[tuple[str, ...]]) -> tuple[StepRecord, ...]:

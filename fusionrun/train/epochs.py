@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -148,6 +148,8 @@ class Epochs:
         self.patience = Patience(self._settings.early_stopping)
         # The steps of the epoch that goes on.
         self.log = EpochLog()
+        # Up to which step, counted from 1, gradients were looked at; and how many were left out.
+        self._judged, self._left_out = 0, 0
         # Why not all epochs were run, in words.
         self.ended_early = ""
 
@@ -173,6 +175,37 @@ class Epochs:
         self.best = Best.from_plain(plain["best"], best)
         self.patience.take_back(plain["patience"])
         self.log = EpochLog(tally)
+        self._judged = self.where.steps
+        self._left_out = self._step.updater.nonfinite_steps()
+
+    def check_finite(self) -> None:
+        """Record the steps that were left out since the last call. All ranks call it.
+
+        Raises:
+            TrainingError: there were more than may be. The weights are those before the one too
+                many; no step has moved them since.
+        """
+        left_out = self._step.updater.nonfinite_steps()
+        if left_out > self._left_out and (tally := self.log.tally(self._ranks)):
+            began = self.steps - len(tally.records)
+            found = [(began + n + 1, n, groups) for n, groups in tally.nonfinite()]
+            for step, n, groups in found:
+                if step > self._judged:
+                    self._judge(step, self._nonfinite_losses(tally, n), groups)
+        self._judged, self._left_out = self.steps, left_out
+
+    def _judge(self, step: int, losses: Sequence[str], groups: Sequence[str]) -> None:
+        """One step that was left out: go on, or halt."""
+        self._left_out += 1
+        allowed = self._step.updater.max_skipped
+        if self._left_out > allowed:
+            raise TrainingError(_halted(step, losses, groups, allowed))
+        self._recorder.event("step_skipped", step=step, losses=losses, gradients=groups)
+
+    def _nonfinite_losses(self, tally: Tally, number: int) -> list[str]:
+        names = term_names(self._experts, self._step.losses)
+        values = tally.losses[number].tolist()
+        return [n for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
 
     def run(self) -> None:
         """All epochs that are left, or until early stopping.
@@ -207,6 +240,7 @@ class Epochs:
         self._began = time.perf_counter() - self.where.seconds
         self._recorder.pace.begin(self.steps)
         self._steps_of(order)
+        self.check_finite()
         record = self._summary()
         self._recorder.pace.take(self.steps)
         seconds = time.perf_counter() - self._began
@@ -244,7 +278,7 @@ class Epochs:
         norms = self._step.updater.summarize(tally.records)
         names = term_names(self._experts, self._step.losses)
         losses = dict(zip(names, tally.mean_losses(), strict=True))
-        _refuse_nonfinite(losses, {n: s.nonfinite for n, s in norms.items()}, self.steps)
+        _refuse_nonfinite(losses, self.steps)
         weights = dict(zip(names, term_weights(self._experts, self._step.losses), strict=True))
         paths = ["global", *(self._experts if heads_trained(self._plan) else ())]
         return {
@@ -253,6 +287,7 @@ class Epochs:
             "train_accuracy": dict(zip(paths, tally.accuracy(), strict=False)),
             "gradient_norm": {name: s.mean for name, s in norms.items()},
             "clipped_share": {name: s.clipped_share for name, s in norms.items()},
+            "skipped_steps": len(tally.nonfinite()),
         }
 
     def _validate(self) -> dict[str, Metrics] | None:
@@ -324,9 +359,18 @@ def copied_state(step: Step) -> State:
     }
 
 
-def _refuse_nonfinite(losses: Mapping[str, float], norms: Mapping[str, int], steps: int) -> None:
+def _halted(step: int, losses: Sequence[str], groups: Sequence[str], allowed: int) -> str:
+    bad = [f"loss {name}" for name in losses] + [f"gradient of {name}" for name in groups]
+    how_many = f"the {allowed} steps that may be left out are used up; " if allowed else ""
+    more = "" if allowed else ", or training.max_skipped_steps to leave such steps out"
+    return (
+        f"step {step}: not finite: {', '.join(bad)}; {how_many}"
+        f"the weights are those before it. {_FIX}{more}"
+    )
+
+
+def _refuse_nonfinite(losses: Mapping[str, float], steps: int) -> None:
     bad = [f"loss {name}" for name, value in losses.items() if not math.isfinite(value)]
-    bad += [f"gradient of {name}" for name, count in norms.items() if count]
     if bad:
         raise TrainingError(
             f"not finite in the epoch that ended at step {steps}: {', '.join(bad)}. {_FIX}"

@@ -26,6 +26,7 @@ from fusionrun.store.components import save_components
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.status import State as RunState
 from fusionrun.store.status import read_status
+from fusionrun.train.alone import alone
 from fusionrun.train.assemble import (
     choose_device,
     loss_settings,
@@ -34,16 +35,19 @@ from fusionrun.train.assemble import (
     pin_numerics,
 )
 from fusionrun.train.boundary import Boundary, Interrupted
-from fusionrun.train.checkpoint import Loaded, Origin, Saver, newest_whole
+from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
+from fusionrun.train.circumstances import circumstances
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
 from fusionrun.train.metrics import Metrics
 from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE, Ranks, record_error
 from fusionrun.train.recorder import Recorder
+from fusionrun.train.saver import PAUSE_S, Saver
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest, stop_on_signals
 from fusionrun.train.tables import Table
+from fusionrun.train.updates import Updater
 
 # How often at most the best weights are written while training goes on.
 SAVE_EVERY_S = 30.0
@@ -71,13 +75,18 @@ def run(
 
     Raises:
         KeyboardInterrupt: a person interrupted it; a checkpoint and the best weights are saved.
+        BusyError: another process trains it.
         FusionrunError: it failed; `status.json` and `events.jsonl` say so, saved weights stay.
     """
-    recorder = Recorder(layout, writes=ranks.is_first)
-    if not fresh and ranks.from_first(read_status(layout).state == "completed"):
-        print(f"{layout.root}: has completed before; nothing was done", flush=True)
-        return "completed"
-    attempt = Attempt(layout, ranks, recorder)
+    with alone(layout, ranks):
+        if not fresh and ranks.from_first(read_status(layout).state == "completed"):
+            print(f"{layout.root}: has completed before; nothing was done", flush=True)
+            return "completed"
+        attempt = Attempt(layout, ranks, Recorder(layout, writes=ranks.is_first))
+        return _attempted(attempt, layout, term_asks, fresh)
+
+
+def _attempted(attempt: Attempt, layout: RunLayout, term_asks: bool, fresh: bool) -> Outcome:
     with stop_on_signals(layout.stop_request, term_asks=term_asks) as stop:
         try:
             return attempt.run(stop, fresh)
@@ -114,17 +123,22 @@ class Attempt:
         device = choose_device(plan.settings.training.device)
         pin_numerics(plan, device)
         rows = load_data(plan.settings.data, plan.data)
-        origin = Origin(plan.hash, self._data(plan, device))
         network = make_network(plan, rows["train"]).to(device)
         updater = make_updater(plan, network.components(), device, self._ranks)
         precision = plan.settings.training.precision
         step = Step(network, updater, loss_settings(plan), precision, device)
         tables = _tables(plan, network, rows, device)
-        self._saver = Saver(self._layout, origin, step, self._ranks, self._recorder, loaded)
+        origin = self._origin(plan, updater, device)
+        if loaded:
+            self._refuse_other(loaded, origin)
+        settings = plan.settings.training.checkpoints
+        self._saver = Saver(
+            self._layout, settings, origin, step, self._ranks, self._recorder, loaded
+        )
         # Or all ranks would drop the same features, each of its own rows.
         torch.manual_seed(plan.seed + (self._ranks.rank << 32))
         try:
-            self._train(plan, step, tables, stop, loaded, origin)
+            self._train(plan, step, tables, stop, loaded)
         except Interrupted as asked:
             return self._stopped(asked)
         self._finish(plan, step, tables)
@@ -133,7 +147,7 @@ class Attempt:
     def _begin(self) -> Plan:
         """Say that the run goes on, before anything can fail or take long."""
         before = read_status(self._layout)
-        self._recorder.forget_outcome()
+        self._recorder.tidy()
         self._recorder.status("running", before.epoch, before.step)
         plan = self._plan = read_plan(self._layout.plan)
         self._recorder.epochs = plan.settings.training.epochs
@@ -145,7 +159,7 @@ class Attempt:
         if fresh and self._ranks.is_first:
             remove_checkpoints(self._layout.checkpoints)
         loaded = newest_whole(self._layout, plan.hash, self._ranks, self._recorder)
-        self._recorder.cut_metrics(loaded.metrics_bytes if loaded else 0)
+        self._recorder.keep_metrics(loaded.epoch if loaded else 0)
         self._recorder.event(
             "started",
             attempt=self._recorder.attempt,
@@ -163,13 +177,24 @@ class Attempt:
             print(f"attempt {self._recorder.attempt} goes on at {where}", flush=True)
         return loaded
 
-    def _data(self, plan: Plan, device: torch.device) -> Mapping[str, str]:
-        """SHA-256 of the data's files; the environment is recorded with it."""
+    def _origin(self, plan: Plan, updater: Updater, device: torch.device) -> Origin:
+        """What the run is made from and its bits depend on; the environment is recorded with it."""
         hashes: dict[str, str] = {}
+        engine = plan.settings.training.engine
+        around = circumstances(device, self._ranks, engine, updater.implementation)
         if self._ranks.is_first:
             hashes = content_hash(plan.data.files)
             write_json(self._layout.environment, {**environment(device), "data_sha256": hashes})
-        return self._ranks.from_first(hashes)
+        return Origin(plan.hash, *self._ranks.from_first((hashes, around)))
+
+    def _refuse_other(self, loaded: Loaded, origin: Origin) -> None:
+        """Going on must end with the same bits, unless a person has said that it need not."""
+        if not self._ranks.any(self._ranks.is_first and self._layout.inexact_allowed.exists()):
+            loaded.refuse_other(origin)
+        elif found := loaded.differences(origin):
+            self._recorder.event("inexact", differences=found)
+            if self._ranks.is_first:
+                print("goes on, not to the same bits: " + "; ".join(found), flush=True)
 
     def _train(
         self,
@@ -178,7 +203,6 @@ class Attempt:
         tables: Mapping[str, Table],
         stop: StopRequest,
         loaded: Loaded | None,
-        origin: Origin,
     ) -> None:
         """All epochs that are left."""
         total, done = plan.settings.training.epochs, loaded.epoch if loaded else 0
@@ -195,7 +219,6 @@ class Attempt:
                 save=self._save_best_sometimes,
             )
             if loaded:
-                loaded.refuse_other_data(origin.data)
                 loaded.restore(step, self._epochs, self._ranks)
             self._epochs.run()
         if self._epochs.ended_early and self._ranks.is_first:
@@ -219,12 +242,11 @@ class Attempt:
         self._recorder.status("completed", epochs.epoch, epochs.steps)
         self._recorder.outcome("completed", None, epochs.epoch, epochs.steps)
         self._checkpoints.close()
-        remove_checkpoints(self._layout.checkpoints)
+        self._checkpoints.tidy(epochs.best.step)
 
     def _stopped(self, asked: Interrupted) -> Outcome:
         """Save everything that going on takes, then say so."""
-        self._checkpoints.save(self._done)
-        self._checkpoints.wait()
+        self._checkpoints.save_now(self._done)
         if asked.reason == INTERRUPT:
             raise KeyboardInterrupt from asked
         self.end("stopped", asked.reason)
@@ -243,12 +265,32 @@ class Attempt:
         return self._saver
 
     def _save_best_sometimes(self, best: Best) -> None:
-        """Written while training goes on, but not so often that training would wait for it."""
-        if time.monotonic() - self._last_save >= SAVE_EVERY_S:
-            self._save("best", best.state, best, NEVER_TOUCHED)
-            self._last_save = time.monotonic()
+        """Written while training goes on, but not so often that training would wait for it.
+
+        What cannot be written now is in every checkpoint, and is written at the end.
+        """
+        if time.monotonic() - self._last_save < SAVE_EVERY_S:
+            return
+        self._last_save = time.monotonic()
+        try:
+            self._write("best", best.state, best, NEVER_TOUCHED)
+        except OSError as error:
+            self._recorder.event("save_failed", which="best", error=str(error))
 
     def _save(self, which: Which, state: State, best: Best | None, test_split: str) -> None:
+        """Write a set of components; a failure is tried again once.
+
+        Raises:
+            OSError: it failed again. The set that was there before still is.
+        """
+        try:
+            self._write(which, state, best, test_split)
+        except OSError as error:
+            self._recorder.event("save_failed", which=which, error=str(error))
+            time.sleep(PAUSE_S)
+            self._write(which, state, best, test_split)
+
+    def _write(self, which: Which, state: State, best: Best | None, test_split: str) -> None:
         if self._plan is None or not self._ranks.is_first:
             return
         epochs, selection = self._done, self._plan.settings.training.selection
@@ -304,6 +346,7 @@ class Attempt:
         """Let what is being written be written."""
         if self._saver is not None:
             self._saver.close()
+        self._recorder.close()
 
 
 def _tables(

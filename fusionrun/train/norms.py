@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["NormSummary", "StepRecord", "summary"]
+__all__ = ["NO_STEP", "NormSummary", "StepRecord", "summary"]
 
 
 class StepRecord(NamedTuple):
@@ -23,6 +24,10 @@ class StepRecord(NamedTuple):
     norms: Tensor
 
 
+NO_STEP: Final = StepRecord((), torch.zeros(0))
+"""What a batch leaves after which no group steps."""
+
+
 class NormSummary(NamedTuple):
     """A clip group's steps of an epoch.
 
@@ -32,7 +37,7 @@ class NormSummary(NamedTuple):
         largest: the largest of those.
         clipped_share: the share of all steps whose norm lay above the limit.
         nonfinite: how many steps were taken with a norm that was infinite or not a number.
-        skipped: how many were left out for that; only a loss scale leaves any out.
+        skipped: how many were left out for that, and the run went on.
     """
 
     steps: int

@@ -5,17 +5,27 @@ Of several ranks only the first writes; on the others all of this is silence.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import statistics
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from fusionrun.store.atomic import append_line, write_json
+from fusionrun.store.atomic import (
+    append_line,
+    remove_leftovers,
+    sync_file,
+    write_bytes,
+    write_json,
+)
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import State, read_status, write_status
 
@@ -71,12 +81,24 @@ class Recorder:
         self.epochs, self.steps = 0, 0
         self.job_id = os.environ.get("SLURM_JOB_ID")
         self._writes = writes
+        self._lines = _Lines()
         self._last_status = -math.inf
 
     def status(self, state: State, epoch: int, step: int, *, at_most_every_s: float = 0.0) -> None:
-        """Record how the run stands, unless that was done less than `at_most_every_s` ago."""
+        """Record how the run stands, unless that was done less than `at_most_every_s` ago.
+
+        That it goes on may fail to be written, and is said anew the next time.
+
+        Raises:
+            OSError: it ended, and that cannot be written.
+        """
         if not self._writes or time.monotonic() - self._last_status < at_most_every_s:
             return
+        self._last_status = time.monotonic()
+        with suppress(OSError) if state == "running" else nullcontext():
+            self._write_status(state, epoch, step)
+
+    def _write_status(self, state: State, epoch: int, step: int) -> None:
         write_status(
             self.layout,
             state,
@@ -89,17 +111,16 @@ class Recorder:
             save_s=self.save_s,
             job_id=self.job_id,
         )
-        self._last_status = time.monotonic()
 
     def event(self, what: str, **details: Any) -> None:
         """Append one thing that happened, with the time in UTC."""
         if self._writes:
-            append_line(self.layout.events, {"time": _now(), "event": what, **details})
+            self._lines.add(self.layout.events, {"time": _now(), "event": what, **details})
 
     def epoch(self, metrics: Mapping[str, Any]) -> None:
         """Append one epoch's numbers."""
         if self._writes:
-            append_line(self.layout.metrics, metrics)
+            self._lines.add(self.layout.metrics, metrics)
 
     def results(self, results: Mapping[str, Any]) -> None:
         """Write the final table."""
@@ -115,28 +136,70 @@ class Recorder:
         write_json(self.layout.outcome, content)
         self.layout.stop_request.unlink(missing_ok=True)
 
-    def forget_outcome(self) -> None:
-        """Take away how the attempt before ended: this one has not."""
-        if self._writes:
-            self.layout.outcome.unlink(missing_ok=True)
+    def tidy(self) -> None:
+        """Take away how the attempt before ended, and what it left unfinished if it was killed."""
+        if not self._writes:
+            return
+        self.layout.outcome.unlink(missing_ok=True)
+        own = ("status", "outcome", "results", "environment", "metrics")
+        for name in own:
+            remove_leftovers(getattr(self.layout, name))
 
-    def metrics_bytes(self) -> int:
-        """How long the metrics are by now, after making them last."""
-        try:
-            descriptor = os.open(self.layout.metrics, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return 0
-        try:
-            os.fsync(descriptor)
-            return os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+    def sync_metrics(self) -> None:
+        """Make the metrics last. Raises OSError where they cannot even be written."""
+        if not self._lines.write():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.layout.metrics))
+        with suppress(FileNotFoundError):
+            sync_file(self.layout.metrics)
 
-    def cut_metrics(self, size: int) -> None:
-        """Take away the epochs that will come again: all beyond the first `size` bytes."""
-        if self._writes:
-            with suppress(FileNotFoundError):
-                os.truncate(self.layout.metrics, min(size, self.layout.metrics.stat().st_size))
+    def keep_metrics(self, epochs: int) -> None:
+        """Take away the epochs that will come again: all but the first so many."""
+        if not self._writes:
+            return
+        with suppress(FileNotFoundError):
+            lines = self.layout.metrics.read_bytes().splitlines(keepends=True)
+            write_bytes(self.layout.metrics, b"".join(lines[:epochs]))
+
+    def close(self) -> None:
+        """Write what a full disk has held up, if it can be written by now."""
+        self._lines.write()
+
+
+class _Lines:
+    """Lines on their way to files: what the disk does not take now waits, in order.
+
+    A full disk must not end a training, nor may it cost a record once there is room again. Events
+    come from two threads.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Path, Mapping[str, Any]]] = deque()
+        self._turn = threading.Lock()
+        self._warned = False
+
+    def add(self, path: Path, line: Mapping[str, Any]) -> None:
+        """Write a line after those that wait."""
+        with self._turn:
+            self._waiting.append((path, line))
+        self.write()
+
+    def write(self) -> bool:
+        """Write all that waits; whether nothing waits any more."""
+        with self._turn:
+            try:
+                while self._waiting:
+                    append_line(*self._waiting[0])
+                    self._waiting.popleft()
+            except OSError as error:
+                self._warn(error)
+                return False
+        return True
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            words = "training goes on, and records wait until they can be written"
+            print(f"warning: {error}; {words}", file=sys.stderr, flush=True)
+        self._warned = True
 
 
 def _now() -> str:

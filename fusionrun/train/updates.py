@@ -114,6 +114,8 @@ class Updater:
         weight_decay: by component name.
         accumulation: batches in a full window, at least 1.
         loss_scale: for float16; `backward` is then called on the loss times its value.
+        max_skipped: steps with a gradient that is not finite that may be left out. One more, and
+            every step from there on is left out: the weights stay what they were before it.
         ranks: those that train together. Each calls `backward` on its own part of the batch's
             loss, parts that add up to the whole, and all call `after_backward` alike; norms,
             steps and weights are then the same on all. They must begin with the same weights.
@@ -132,6 +134,7 @@ class Updater:
         accumulation: int = 1,
         loss_scale: LossScale | None = None,
         ranks: Ranks = SINGLE,
+        max_skipped: int = 0,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
@@ -144,6 +147,7 @@ class Updater:
         self._accumulation = accumulation
         self._loss_scale = loss_scale
         self.ranks = ranks
+        self._max_skipped = max_skipped
         self._pending = 0
         self._calls: list[_Call] = []
         self.buffers = lay_out(components, ordered)
@@ -170,6 +174,9 @@ class Updater:
         # How many steps each of the two cadences has taken: [at every batch, at a window's end].
         self._steps = [torch.zeros((), device=counter_device) for _ in range(2)]
         self._overflowed = torch.zeros((), device=device)
+        self._nonfinite = torch.zeros((), device=device)
+        # Whether the last step was left out: 1 or 0.
+        self.left_out = torch.zeros((), device=device)
 
     def _waits(self, group: ClipGroup) -> bool:
         """Whether some batches pass without a step of the group."""
@@ -196,6 +203,23 @@ class Updater:
     def pending_batches(self) -> int:
         """Batches in the window that has not stepped yet."""
         return self._pending
+
+    @property
+    def implementation(self) -> str:
+        """How the optimizer is carried out: its bits depend on it."""
+        return "fused" if self._fused else "foreach"
+
+    def nonfinite_steps(self) -> int:
+        """Steps so far with a gradient that was not finite. Reads from the device.
+
+        Under a loss scale an overflow is no such step: the scale answers for it.
+        """
+        return int(self._nonfinite.item())
+
+    @property
+    def max_skipped(self) -> int:
+        """How many such steps may be left out."""
+        return self._max_skipped
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
         """Sets the learning rate of every component, from the next step on.
@@ -259,25 +283,27 @@ class Updater:
     def _step(self, due: _Due, closes: bool) -> StepRecord:
         # An overflow on one rank is one in the sum, so that all of them leave the step out.
         self.ranks.sum_(due.whole)
-        norms, overflowed = self._clip(due)
-        for call in self._calls:
-            if closes or not call.waits:
-                self._optimize(call, overflowed)
+        norms = self._clip(due)
+        self.left_out = self._judge(norms)
+        # (Only a fused optimizer can be told on the device.)
+        if self._fused or not self.left_out.item():
+            for call in self._calls:
+                if closes or not call.waits:
+                    self._optimize(call, self.left_out if self._fused else None)
         due.whole.zero_()
-        if self._loss_scale is not None and overflowed is not None:
+        if self._loss_scale is not None:
             # The scale must not change while a window is open: its gradients are added up.
-            torch.maximum(self._overflowed, overflowed, out=self._overflowed)
+            torch.maximum(self._overflowed, self.left_out, out=self._overflowed)
             if closes:
                 self._loss_scale.update(self._overflowed)
                 self._overflowed.zero_()
         return StepRecord(tuple(group.name for group in due.groups), norms)
 
-    def _clip(self, due: _Due) -> tuple[Tensor, Tensor | None]:
+    def _clip(self, due: _Due) -> Tensor:
         """Divides by window and loss scale, and clips, in one multiplication.
 
         Returns:
-            The norms between the two, (groups,); and with a loss scale whether any of them is
-            not finite, as a number ().
+            The norms between the two, (groups,).
         """
         norms = torch.stack(torch._foreach_norm(due.grads))
         share: Tensor | None = self._share(due) if self._pending > 1 else None
@@ -292,9 +318,16 @@ class Updater:
             factor = factor if share is None else factor.mul_(share)
         if factor is not None:
             torch._foreach_mul_(due.grads, list(factor.unbind()))
-        if self._loss_scale is None:
-            return norms, None
-        return norms, norms.isfinite().all().logical_not().to(self._overflowed.dtype)
+        return norms
+
+    def _judge(self, norms: Tensor) -> Tensor:
+        """Whether the step must be left out, 1 or 0, decided on the device."""
+        # A norm times zero is zero, or it was not finite; so is their sum.
+        bad = (norms.sum() * 0).ne(0).to(self._nonfinite.dtype)
+        if self._loss_scale is not None:
+            return bad
+        self._nonfinite += bad
+        return torch.maximum(bad, (self._nonfinite > self._max_skipped).to(bad.dtype))
 
     def _share(self, due: _Due) -> Tensor | None:
         """What each group's gradient is multiplied by: one over its batches, (groups,)."""
@@ -305,7 +338,7 @@ class Updater:
             self._shares[self._pending] = self.grad.new_tensor(shares)
         return self._shares[self._pending]
 
-    def _optimize(self, call: _Call, overflowed: Tensor | None) -> None:
+    def _optimize(self, call: _Call, left_out: Tensor | None) -> None:
         """One optimizer call, through the functions that `torch.optim` itself ends in.
 
         An `Optimizer` object costs 26 µs of Python a parameter group on a CPU (measured, torch
@@ -315,7 +348,7 @@ class Updater:
         common: dict[str, Any] = {
             "foreach": not self._fused,
             "fused": self._fused,
-            "found_inf": overflowed,
+            "found_inf": left_out,
             "lr": call.lr,
             "weight_decay": call.weight_decay,
             "maximize": False,
@@ -352,7 +385,7 @@ class Updater:
         for name, value in zip(names, values, strict=True):
             norms.setdefault(name, []).append(value)
         limits = {group.name: group.max_norm for group in self.groups}
-        skips = self._loss_scale is not None
+        skips = self._loss_scale is not None or self._max_skipped > 0
         return {name: summary(own, limits[name], skips) for name, own in norms.items()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
@@ -361,9 +394,9 @@ class Updater:
         Returns:
             For each component that can step its moments (N,), the number of its steps () for
             Adam and AdamW, and within a window the gradient so far (N,); and `updater`: the
-            window's batches and the loss scale. They are views, to be copied before the next
-            step. A component's layout is that of its trainable parameters in order, each on a
-            64-byte boundary.
+            window's batches, the steps left out, and the loss scale. They are views, to be copied
+            before the next step. A component's layout is that of its trainable parameters in
+            order, each on a 64-byte boundary.
 
         Raises:
             TrainingError: within a window of several ranks, each of which then holds a part of
@@ -386,7 +419,8 @@ class Updater:
                 if self._pending and self._waits(group):
                     own["grad"] = buffer.grad
                 state[name] = own
-        state["updater"] = {"pending_batches": torch.tensor(self._pending)}
+        pending = torch.tensor(self._pending)
+        state["updater"] = {"pending_batches": pending, "nonfinite": self._nonfinite}
         if self._loss_scale is not None:
             state["updater"] |= {"overflowed": self._overflowed, **self._loss_scale.state_dict()}
         return state

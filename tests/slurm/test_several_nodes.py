@@ -71,10 +71,11 @@ class Site:
         return done
 
     def submit(self, slurm: str, *, epochs: int, checkpoint_s: float = 60.0) -> RunLayout:
-        env = f"{{FUSIONRUN_RANK_TIMEOUT_S: '30', FUSIONRUN_CHECKPOINT_S: '{checkpoint_s}'}}"
+        env = "{FUSIONRUN_RANK_TIMEOUT_S: '30'}"
         more = f"slurm: {{{slurm}, max_requeues: 0, env: {env}}}"
         recipe = write_recipe(self.folder / "r.yaml", "several", epochs, more)
-        done = self.call("submit", recipe, "--json", "--set", DROPOUT)
+        every = f"training.checkpoints.every_s={checkpoint_s}"
+        done = self.call("submit", recipe, "--json", "--set", DROPOUT, "--set", every)
         return RunLayout(Path(json.loads(done.stdout)["directory"]))
 
     def ends(self, layout: RunLayout, state: str) -> dict[str, str]:

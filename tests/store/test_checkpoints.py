@@ -23,7 +23,7 @@ FILES = {"weights": b"w" * 1000, "place.json": b'{"epoch": 3}', "empty": b""}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "run" / "checkpoints"
+    return tmp_path / "checkpoints"
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from fusionrun.errors import DataError, TrainingError
+from fusionrun.errors import BusyError, TrainingError, UserError
 from fusionrun.job import main
 from fusionrun.launch import prepare
 from fusionrun.plan.resolve import make_plan
@@ -22,7 +23,9 @@ from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
-from fusionrun.train import job
+from fusionrun.train import circumstances, job, saver
+from fusionrun.train.alone import alone
+from fusionrun.train.ranks import SINGLE
 from tests.train.scripted_job import UNDISTURBED, Script, obeyed, started
 
 pytestmark = pytest.mark.usefixtures("numerics")
@@ -148,11 +151,10 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again_and_has_every_epo
 
 
 def test_a_run_killed_from_outside_at_any_moment_goes_on(tmp_path: Path) -> None:
-    layout = prepared(tmp_path, "training.epochs=400")
+    layout = prepared(tmp_path, "training.epochs=400", "training.checkpoints.every_s=0")
     command = [sys.executable, "-m", "fusionrun.job", str(layout.root)]
     process = subprocess.Popen(
         command,
-        env={**os.environ, "FUSIONRUN_CHECKPOINT_S": "0"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -270,11 +272,13 @@ def test_a_flipped_byte_in_the_newest_checkpoint_takes_the_one_before_and_says_s
     assert result(layout) == undisturbed
 
 
-def test_a_damaged_checkpoint_goes_once_a_whole_one_follows(layout: RunLayout) -> None:
+def test_a_damaged_checkpoint_stays_until_the_run_has_completed(layout: RunLayout) -> None:
     run(layout, Script(saves=(6,), stop=11))
     damage(list_checkpoints(layout.checkpoints)[0].path / "weights.safetensors")
     run(layout, Script(stop=8))
-    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [8, 6]
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [11, 8, 6]
+    run(layout)
+    assert not layout.checkpoints.exists()
 
 
 def test_a_run_with_no_whole_checkpoint_begins_again(
@@ -309,10 +313,26 @@ def test_data_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     layout = prepared(tmp_path, recipe=recipe)
     run(layout, Script(stop=6))
     np.savez(tmp_path / "rows.npz", **{**arrays, "fourier": arrays["fourier"][::-1]})
-    with pytest.raises(DataError, match=r"changed since this run began.*--fresh"):
+    with pytest.raises(UserError, match=r"the file's content has changed[\s\S]*--allow-inexact"):
         run(layout)
     assert main([str(layout.root)]) == 2
     assert main([str(layout.root), "--fresh"]) == 0
+
+
+def test_other_circumstances_are_listed_and_refused_unless_allowed(layout: RunLayout) -> None:
+    run(layout, Script(stop=6))
+    before = circumstances.circumstances
+
+    def as_elsewhere(*arguments: Any) -> dict[str, str]:
+        return {**before(*arguments), "torch": "2.0.0", "threads": "64"}
+
+    with mock.patch.object(job, "circumstances", as_elsewhere):
+        with pytest.raises(UserError, match=r"torch: was .*, is 2\.0\.0\n  threads: was .*, is 64"):
+            run(layout)
+        layout.inexact_allowed.write_text("{}")
+        assert run(layout) == "completed"
+    (inexact,) = events(layout, "inexact")
+    assert [line.split(":")[0] for line in inexact["differences"]] == ["torch", "threads"]
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_none_once_the_run_is_done(
@@ -326,9 +346,26 @@ def test_only_the_last_two_checkpoints_are_kept_and_none_once_the_run_is_done(
 
 def test_a_disk_that_takes_no_checkpoint_fails_the_run_with_a_message(layout: RunLayout) -> None:
     layout.checkpoints.write_text("a file where the directory has to go")
-    with pytest.raises(TrainingError, match=r"the run cannot go on: .*checkpoints"):
-        run(layout, Script(saves=(6,)))
+    with pytest.raises(TrainingError, match=r"no checkpoint could be written, 2 times in a row"):
+        run(layout, Script(saves=(6, 7, 8)))
+    assert [line["failures"] for line in events(layout, "checkpoint_failed")] == [1, 2]
     assert outcome(layout)["outcome"] == "failed"
+
+
+def test_a_checkpoint_that_fails_once_is_tried_again(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    layout.checkpoints.write_text("a file where the directory has to go")
+
+    def mend(seconds: float) -> None:
+        assert events(layout, "checkpoint_failed")
+        layout.checkpoints.unlink()
+
+    with mock.patch.object(saver.time, "sleep", mend):
+        assert run(layout, Script(stop=6)) == "stopped"
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [6]
+    assert run(layout) == "completed"
+    assert result(layout) == undisturbed
 
 
 # --- records --------------------------------------------------------------------------------
@@ -442,3 +479,42 @@ def test_two_ranks_stop_at_one_step_and_go_on_to_the_same_bits(tmp_path: Path) -
     assert [line["resumed_from"] for line in events(parts, "started")] == [None, 13, 15]
     assert [line["ranks"] for line in events(parts, "started")] == [2, 2, 2]
     assert result(parts) == result(whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        (["keep_last=1"], [8]),
+        (["keep_last=3"], [8, 7, 6]),
+        (["keep_last=1", "keep_every_steps=3"], [8, 6, 3]),
+        (["keep_last=1", "keep_best=true"], [8, 6]),
+    ],
+)
+def test_the_recipe_says_which_checkpoints_stay(
+    settings: list[str], left: list[int], tmp_path: Path
+) -> None:
+    layout = prepared(tmp_path, *(f"training.checkpoints.{setting}" for setting in settings))
+    run(layout, Script(saves=(2, 3, 4, 6, 7), stop=8))
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == left
+
+
+def test_checkpoints_come_at_the_steps_that_the_recipe_names(tmp_path: Path) -> None:
+    layout = prepared(
+        tmp_path, "training.checkpoints.every_steps=4", "training.checkpoints.keep_every_steps=8"
+    )
+    assert job.run(layout) == "completed"
+    assert [line["step"] for line in events(layout, "checkpoint")] == [4, 8, 12, 16, 20, 24]
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [24, 16, 8]
+
+
+def test_a_second_process_is_told_who_trains_the_run_and_touches_nothing(
+    layout: RunLayout,
+) -> None:
+    before = {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()}
+    with (
+        alone(layout, SINGLE),
+        pytest.raises(BusyError, match=rf"process {os.getpid()} on .*since"),
+    ):
+        job.run(layout)
+    assert before.items() <= {p: p.read_bytes() for p in before}.items()
+    assert job.run(layout) == "completed"

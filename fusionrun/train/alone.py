@@ -1,0 +1,59 @@
+"""One process, or one group of ranks, trains a run at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from fusionrun.errors import BusyError
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.lock import Held, locked
+from fusionrun.train.ranks import Ranks
+
+__all__ = ["alone"]
+
+
+@contextmanager
+def alone(layout: RunLayout, ranks: Ranks) -> Iterator[None]:
+    """Nobody else trains this run while the block runs. The first rank holds the lock for all.
+
+    A file system without locks goes without: the run's journal has to do.
+
+    Raises:
+        BusyError: on all ranks: somebody does, and who.
+    """
+    with ExitStack() as stack:
+        refusal = ""
+        if ranks.is_first:
+            try:
+                stack.enter_context(locked(layout.training_lock, _self()))
+            except Held as error:
+                refusal = _in_words(layout, error.holder)
+        refusal = ranks.from_first(refusal)
+        if refusal:
+            raise BusyError(refusal)
+        yield
+
+
+def _self() -> Mapping[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "job_id": os.environ.get("SLURM_JOB_ID"),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _in_words(layout: RunLayout, holder: Mapping[str, Any]) -> str:
+    pid, host = holder.get("pid", "?"), holder.get("host", "?")
+    job = f", job {holder['job_id']}" if holder.get("job_id") else ""
+    return (
+        f"{layout.root}: another process trains this run: process {pid} on {host}{job}, "
+        f"since {holder.get('since', '?')}\n"
+        f"  `fusionrun status {layout.id}` shows how it stands, "
+        f"`fusionrun cancel {layout.id}` ends it"
+    )

@@ -31,8 +31,7 @@ def resume(
     from fusionrun.submit.resume import resume as go_on
 
     layout = find_run(runs_dir(runs), run)
-    chosen = executor.value if executor else None
-    done = go_on(layout, Slurm(), chosen, allow_inexact=allow_inexact)
+    done = go_on(layout, Slurm(), executor.value if executor else None, allow_inexact=allow_inexact)
     if json:
         start = done.verdict.start if done.verdict else None
         content = {

@@ -7,8 +7,10 @@ mean of those. One sum of a few hundred numbers a step, and nothing where there 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fusionrun.train.ranks import Ranks
@@ -32,6 +34,18 @@ class RunningStatistics:
         moments = [m for norm in norms for m in (norm.running_mean, norm.running_var)]
         self._moments = [moment for moment in moments if moment is not None]
         self._counts = [n.num_batches_tracked for n in norms if n.num_batches_tracked is not None]
+
+    def copied(self) -> list[Tensor]:
+        """Copies of them all, for `put_back`."""
+        return [buffer.clone() for buffer in (*self._moments, *self._counts)]
+
+    def put_back(self, before: Sequence[Tensor], if_: Tensor) -> None:
+        """Makes them what they were where `if_`, (), is not 0: a step that was left out.
+
+        Decided on the device: nothing is read back.
+        """
+        for buffer, old in zip((*self._moments, *self._counts), before, strict=True):
+            buffer.copy_(torch.where(if_.bool(), old, buffer))
 
     def average(self, ranks: Ranks, share: float) -> None:
         """Replaces them by their mean over the ranks, and the counts by those of rank 0.

@@ -79,9 +79,13 @@ class Step:
         """
         rows = len(batch.labels)
         share = 1.0 if batch_rows is None else rows / batch_rows
+        # A step that is left out must not leave its activations in the running statistics.
+        before = self._running_statistics.copied() if self.updater.max_skipped else None
         terms, experts, overall = self._backward(batch, share) if rows else self._nothing()
         record = self.updater.after_backward(last_in_epoch)
         self._running_statistics.average(self.updater.ranks, share)
+        if before is not None and record is not None:
+            self._running_statistics.put_back(before, self.updater.left_out)
         return StepLog(terms, experts, overall, record, rows)
 
     def _backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:

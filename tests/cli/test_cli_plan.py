@@ -75,7 +75,7 @@ SURFACE = {
     "logs": {"RUN", "--follow", "-f", "--lines", "-n", "--runs", "--help", "-h"},
     "runs": {"--json", "--runs", "--help", "-h"},
     "cancel": {"RUN", "--runs", "--now", "--json", "--help", "-h"},
-    "resume": {"RUN", "--runs", "--executor", "--json", "--help", "-h"},
+    "resume": {"RUN", "--runs", "--executor", "--allow-inexact", "--json", "--help", "-h"},
     "doctor": {"--runs", "--json", "--help", "-h"},
     "schema": {"--output", "-o", "--help", "-h"},
 }

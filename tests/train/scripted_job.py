@@ -38,6 +38,7 @@ class Script(NamedTuple):
         reason: into it.
         signals: the process sends itself this signal.
         fail: an error is raised.
+        poison: the gradient gets a number that is none.
     """
 
     saves: tuple[int, ...] = ()
@@ -47,6 +48,7 @@ class Script(NamedTuple):
     reason: str = "time_limit"
     signals: tuple[int, int] | None = None
     fail: int | None = None
+    poison: tuple[int, ...] = ()
 
 
 @contextmanager
@@ -58,6 +60,8 @@ def obeyed(script: Script, layout: RunLayout) -> Iterator[None]:
             at = epochs.steps
             if at == script.fail:
                 raise RuntimeError("told to fail")
+            if at in script.poison:
+                self._step.updater.grad[0] = float("nan")
             if at == script.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             if at == script.stop and self._ranks.is_first:

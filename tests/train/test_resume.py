@@ -368,6 +368,51 @@ def test_a_checkpoint_that_fails_once_is_tried_again(
     assert result(layout) == undisturbed
 
 
+# --- gradients that are not finite ----------------------------------------------------------
+
+
+def test_a_gradient_that_is_not_finite_halts_the_run_and_names_step_and_component(
+    layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    words = r"step 10: not finite: gradient of experts\.fourier; the weights are those before it"
+    with pytest.raises(TrainingError, match=words):
+        run(layout, Script(saves=(6,), poison=(8,)))
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [6]
+    assert run(layout) == "completed"
+    assert result(layout) == undisturbed
+
+
+def test_weights_that_leave_all_bounds_halt_the_run(tmp_path: Path) -> None:
+    layout = prepared(tmp_path, "learning_rates.base_lr=1e30")
+    with pytest.raises(TrainingError, match=r"step [2-5]: not finite: loss total.*gradient of"):
+        job.run(layout)
+
+
+def test_as_many_steps_as_the_recipe_allows_are_left_out_also_across_a_resume(
+    tmp_path: Path,
+) -> None:
+    layout = prepared(tmp_path, "training.max_skipped_steps=2")
+    assert run(layout, Script(poison=(1, 12), stop=13)) == "stopped"
+    assert run(layout) == "completed"
+    skipped = events(layout, "step_skipped")
+    assert [(line["step"], line["gradients"]) for line in skipped] == [
+        (3, ["experts.fourier"]),
+        (13, ["experts.fourier"]),
+    ]
+    assert [line["skipped_steps"] for line in lines_of(layout.metrics)] == [1, 0, 1, 0, 0]
+
+    (tmp_path / "again").mkdir()
+    again = prepared(tmp_path / "again", "training.max_skipped_steps=2")
+    assert run(again, Script(poison=(1, 12))) == "completed"
+    assert result(again) == result(layout)
+
+    third = prepared(tmp_path, "training.max_skipped_steps=2")
+    with pytest.raises(
+        TrainingError, match=r"step 18: .*the 2 steps that may be left out are used"
+    ):
+        run(third, Script(poison=(1, 12, 16)))
+
+
 # --- records --------------------------------------------------------------------------------
 
 

@@ -76,9 +76,12 @@ def updater(
     fusion_norm: float | None = 0.3,
     accumulation: int = 1,
     loss_scale: LossScale | None = None,
+    max_skipped: int = 0,
 ) -> Updater:
     groups = clip_groups(EXPERTS, expert_norm, fusion_norm)
-    made = Updater(parts, groups, settings, DECAY, accumulation, loss_scale)
+    made = Updater(
+        parts, groups, settings, DECAY, accumulation, loss_scale, max_skipped=max_skipped
+    )
     made.set_rates(RATES)
     return made
 
@@ -624,3 +627,51 @@ def test_the_loss_scale_is_part_of_the_state() -> None:
     other.load_state_dict(made.state_dict())
 
     assert scale.value == 32.0
+
+
+# --- gradients that are not finite ----------------------------------------------------------
+
+
+def poisoned(made: Updater, parts: Components, seed: int, value: float) -> None:
+    loss(parts, *batch(seed)).backward()  # type: ignore[no-untyped-call]
+    made.buffers["heads.b"].grad[0] = value
+    made.after_backward()
+
+
+def state(made: Updater) -> dict[str, Tensor]:
+    """Weights, moments and counters."""
+    kept = {f"{n}/{k}": t.clone() for n, own in made.state_dict().items() for k, t in own.items()}
+    del kept["updater/nonfinite"]
+    return {**kept, "flat": made.flat.clone()}
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("settings", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_step_with_a_gradient_that_is_not_finite_moves_nothing(
+    settings: OptimizerSettings, value: float
+) -> None:
+    parts = network()
+    made = updater(parts, settings, max_skipped=1)
+    take(made, parts, 0)
+    before = state(made)
+    poisoned(made, parts, 1, value)
+    assert same(state(made), before)
+    assert (made.nonfinite_steps(), made.left_out.item()) == (1, 1)
+    take(made, parts, 2)
+    assert not same(state(made), before)
+    assert (made.nonfinite_steps(), made.left_out.item()) == (1, 0)
+
+
+@pytest.mark.parametrize("settings", [ADAMW, SGD, replace(SGD, fused=False)])
+def test_after_one_too_many_nothing_moves_any_more(settings: OptimizerSettings) -> None:
+    parts = network()
+    made = updater(parts, settings)
+    take(made, parts, 0)
+    before = state(made)
+    poisoned(made, parts, 1, math.nan)
+    take(made, parts, 2)
+    assert same(state(made), before)

@@ -204,8 +204,9 @@ def test_a_narrow_screen_stacks_the_components(
     golden: Callable[[str], Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    assert concise(golden("tuned")).startswith(
-        "tuned  ·  preset tuned  ·  seed 0  ·  run tuned-62c6fd70-s0\n"
+    plan = golden("tuned")
+    assert concise(plan).startswith(
+        f"tuned  ·  preset tuned  ·  seed 0  ·  run tuned-{plan.hash[:8]}-s0\n"
         "\n"
         "component: input_dim, parameters + head; rules\n"
         "  base rate  rate over 12 epochs  first → last\n"

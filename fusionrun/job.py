@@ -1,7 +1,8 @@
 """What Slurm or the local executor starts, one process a rank: `python -m fusionrun.job RUN_DIR`.
 
 Ends with 0: completed, or stopped as asked; 1: failed; 2: the recipe or the environment is wrong;
-130: interrupted by a person. Whether it was completed or stopped, and why, is in `outcome.json`.
+75: another process trains the run; 130: interrupted by a person. Whether it was completed or
+stopped, and why, is in `outcome.json`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusionrun.errors import FusionrunError, UserError
+from fusionrun.errors import BusyError, FusionrunError, UserError
 from fusionrun.store.layout import RunLayout
+from fusionrun.submit.after import BUSY
 
 if TYPE_CHECKING:
     from fusionrun.train.ranks import Ranks
@@ -34,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BusyError as error:
+        print(error, file=sys.stderr)
+        return BUSY
     except FusionrunError as error:
         print(error, file=sys.stderr)
         return UserError.exit_code if isinstance(error, UserError) else FusionrunError.exit_code

@@ -34,9 +34,11 @@ from fusionrun.submit.journal import (
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm
 
-__all__ = ["Action", "Ended", "decide", "main"]
+__all__ = ["BUSY", "Action", "Ended", "decide", "main"]
 
 FAILED: Final = 1
+BUSY: Final = 75
+"""The job's exit code where another process trains the run: what becomes of it is the other's."""
 COMPLETED: Final = "completed"
 
 Event = Mapping[str, Any]
@@ -206,6 +208,8 @@ def after(layout: RunLayout, code: int, *, cancelled: bool) -> int:
     """
     from fusionrun.submit.dependents import settle_dependents
 
+    if code == BUSY:
+        return code
     submission = read_submission(layout)
     action = decide(_ended(layout, submission, code, cancelled))
     if action.died:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from fusionrun.errors import BusyError
+from fusionrun.errors import BusyError, TrainingError
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
 from fusionrun.train.ranks import Ranks
@@ -25,6 +25,7 @@ def alone(layout: RunLayout, ranks: Ranks) -> Iterator[None]:
 
     Raises:
         BusyError: on all ranks: somebody does, and who.
+        TrainingError: the run's directory cannot be written.
     """
     with ExitStack() as stack:
         refusal = ""
@@ -33,6 +34,8 @@ def alone(layout: RunLayout, ranks: Ranks) -> Iterator[None]:
                 stack.enter_context(locked(layout.training_lock, _self()))
             except Held as error:
                 refusal = _in_words(layout, error.holder)
+            except OSError as error:
+                raise TrainingError(f"{layout.root}: cannot be written: {error}") from error
         refusal = ranks.from_first(refusal)
         if refusal:
             raise BusyError(refusal)

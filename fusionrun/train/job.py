@@ -22,7 +22,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
 from fusionrun.store.checkpoints import remove_checkpoints
-from fusionrun.store.components import save_components
+from fusionrun.store.components import read_manifest, save_components
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.status import State as RunState
 from fusionrun.store.status import read_status
@@ -43,7 +43,7 @@ from fusionrun.train.metrics import Metrics
 from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE, Ranks, record_error
 from fusionrun.train.recorder import Recorder
-from fusionrun.train.saver import PAUSE_S, Saver
+from fusionrun.train.saver import PAUSE_S, Saver, tidy
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest, stop_on_signals
 from fusionrun.train.tables import Table
@@ -80,10 +80,18 @@ def run(
     """
     with alone(layout, ranks):
         if not fresh and ranks.from_first(read_status(layout).state == "completed"):
-            print(f"{layout.root}: has completed before; nothing was done", flush=True)
-            return "completed"
+            return _completed_before(layout, ranks)
         attempt = Attempt(layout, ranks, Recorder(layout, writes=ranks.is_first))
         return _attempted(attempt, layout, term_asks, fresh)
+
+
+def _completed_before(layout: RunLayout, ranks: Ranks) -> Outcome:
+    """Nothing to do; but for what a process left to do that was killed in its last moment."""
+    if ranks.is_first:
+        settings = read_plan(layout.plan).settings.training.checkpoints
+        tidy(layout.checkpoints, settings, read_manifest(layout.components("best")).step)
+        print(f"{layout.root}: has completed before; nothing was done", flush=True)
+    return "completed"
 
 
 def _attempted(attempt: Attempt, layout: RunLayout, term_asks: bool, fresh: bool) -> Outcome:
@@ -239,10 +247,11 @@ class Attempt:
         self._save("best", epochs.best.state, epochs.best, touched)
         self._save("last", last, None, touched)
         self._recorder.event("completed", epochs=epochs.epoch, best_epoch=epochs.best.epoch)
-        self._recorder.status("completed", epochs.epoch, epochs.steps)
         self._recorder.outcome("completed", None, epochs.epoch, epochs.steps)
+        self._recorder.status("completed", epochs.epoch, epochs.steps)
         self._checkpoints.close()
-        self._checkpoints.tidy(epochs.best.step)
+        settings = plan.settings.training.checkpoints
+        tidy(self._layout.checkpoints, settings, epochs.best.step)
 
     def _stopped(self, asked: Interrupted) -> Outcome:
         """Save everything that going on takes, then say so."""

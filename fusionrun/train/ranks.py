@@ -338,7 +338,7 @@ def record_error(
         "traceback": "".join(traceback.format_exception(error)),
     }
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # (a run that somebody has removed stays removed)
         if not path.exists():
             write_json(path, record)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 from fusionrun.errors import TrainingError
@@ -25,7 +26,7 @@ from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
 
-__all__ = ["Saver", "kept_for_good"]
+__all__ = ["Saver", "kept_for_good", "tidy"]
 
 FAILURES: Final = 2
 """So many in a row end the run."""
@@ -157,12 +158,6 @@ class Saver:
         """End the thread, after what it has begun."""
         self._thread.shutdown()
 
-    def tidy(self, best_step: int) -> None:
-        """The run has completed: keep only what its recipe says to keep beyond that."""
-        steps = self._whole()
-        self._spared.clear()
-        self._remove_but(kept_for_good(steps, self._settings, best_step))
-
     def _write(self, snapshot: Snapshot, began_s: float) -> None:
         """In the thread: write, then take away what is older than need be, and tell."""
         self._recorder.sync_metrics()
@@ -187,6 +182,19 @@ class Saver:
             if checkpoint.step in steps or checkpoint.name in self._spared
         ]
         remove_checkpoints(self._folder, keep=kept)
+
+
+def tidy(folder: Path, settings: Checkpoints, best_step: int) -> None:
+    """The run has completed: keep only what its recipe says to keep beyond that.
+
+    Args:
+        folder: of its checkpoints.
+        settings: the recipe's.
+        best_step: at the end of the best epoch.
+    """
+    found = list_checkpoints(folder)
+    kept = kept_for_good([checkpoint.step for checkpoint in found], settings, best_step)
+    remove_checkpoints(folder, keep=[c for c in found if c.step in kept])
 
 
 def kept_for_good(steps: Iterable[int], settings: Checkpoints, best_step: int) -> set[int]:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,14 +83,15 @@ class Campaign:
         return count
 
     def at_random_instants(self, cases: int, within_s: float, seed: int = 0) -> Count:
-        """Killed from outside, at a moment drawn evenly from the time that a run takes."""
-        count = Count("SIGKILL from outside at a random instant")
+        """A rank killed from outside, at a moment drawn evenly from the time that a run takes."""
+        count = Count(f"SIGKILL from outside at a random instant, one of {self._ranks}")
         chance = random.Random(seed)
         for case in range(cases):
-            delay = chance.uniform(0, within_s)
+            delay, rank = chance.uniform(0, within_s), chance.randrange(self._ranks)
             run = self._run()
-            ended = attempt(run, (UNDISTURBED,), meanwhile=lambda pids, d=delay: _kill(pids, d))
-            self._judge(count, run, [ended], f"case {case}: after {delay:.3f} s")
+            fates = (UNDISTURBED,) * self._ranks
+            ended = attempt(run, fates, meanwhile=lambda pids, d=delay, r=rank: _kill(pids[r], d))
+            self._judge(count, run, [ended], f"case {case}: rank {rank} after {delay:.3f} s")
         return count
 
     def _case(self, count: Count, fates: list[tuple[Fate, ...]], what: str) -> None:
@@ -137,14 +139,11 @@ def _repeated(run: Path, ended: list[Ended], saved: list[int], count: Count) -> 
         yield f"died at step {died_at}, and went on from {resumed}"
 
 
-def _kill(pids: list[int], delay_s: float) -> None:
+def _kill(pid: int, delay_s: float) -> None:
     def kill() -> None:
         time.sleep(delay_s)
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+        with suppress(ProcessLookupError):  # it had ended
+            os.kill(pid, signal.SIGKILL)
 
     threading.Thread(target=kill).start()
 

@@ -138,9 +138,10 @@ def _path_from(output: Path, data: str) -> str:
 def _render(
     output: Path, name: str, data: str, label: str, experts: Iterable[StarterExpert]
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
 
-    environment = Environment(
+    environment = SandboxedEnvironment(
         loader=FileSystemLoader(shipped("templates")),
         undefined=StrictUndefined,
         keep_trailing_newline=True,

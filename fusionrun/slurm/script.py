@@ -41,6 +41,17 @@ _NEEDED: Final = frozenset(
 _CALLED: Final = ("fusionrun.job", "fusionrun.submit.after")
 """Modules that a script has to start: the training, and what decides how the job ends."""
 
+_OF_A_TEMPLATE: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a template's own expressions raise."""
+
 _MOST_COMMENT: Final = 1024
 """Characters of a comment; assumed to be taken everywhere."""
 
@@ -95,7 +106,7 @@ def render(job: Job) -> str:
     own = _own_template(job)
     try:
         made = environment.from_string(_shipped() if own is None else own).render(_context(job))
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+    except (TemplateError, *_OF_A_TEMPLATE) as error:
         number = getattr(error, "lineno", None)
         line = f" line {number}" if number else ""
         raise UserError(f"the batch script's template{line}: {error}") from error

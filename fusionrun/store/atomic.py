@@ -3,7 +3,9 @@
 Every file is written aside in its own directory under a hidden name created for it alone, flushed
 to disk, and renamed over its target; then the directory is flushed, so that the rename lasts too.
 Permissions follow the process's umask, as for any file a program creates. One process at a time
-may replace a given target. This module knows nothing of what it writes.
+may replace a given target. A symbolic link that stands where a file is to be written is replaced,
+or refused where the file is appended to: nothing is written through it. This module knows nothing
+of what it writes.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ __all__ = [
     "append_line",
     "create_bytes",
     "finite",
+    "make_folder",
+    "open_appending",
+    "refuse_link",
     "remove_leftovers",
     "replace_directory",
     "replacing",
@@ -135,8 +140,7 @@ def append_line(path: Path, obj: object) -> None:
         OSError: what the file system says, also when it took only part of the line.
     """
     line = _json(obj)
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = open_appending(path)
     try:
         if _ends_in_mid_line(descriptor):
             line = b"\n" + line
@@ -155,6 +159,41 @@ def _take_back(descriptor: int, written: int) -> None:
     size = os.fstat(descriptor).st_size
     if size == os.lseek(descriptor, 0, os.SEEK_CUR):
         os.ftruncate(descriptor, size - written)
+
+
+def open_appending(path: Path) -> int:
+    """The descriptor of a file to append to and read, created when it is not there.
+
+    Raises:
+        OSError: what the file system says; ELOOP where a symbolic link stands there, for whoever
+            has put it there would have us write into another file.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o666)
+    except OSError as error:
+        raise _link(path) if error.errno == errno.ELOOP else error from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder of a run where there is none; its parent must exist.
+
+    Raises:
+        OSError: what the file system says; ELOOP where a symbolic link stands there, for what is
+            written below it would land elsewhere.
+    """
+    refuse_link(path)
+    path.mkdir(exist_ok=True)
+
+
+def refuse_link(path: Path) -> None:
+    """For a path that another program writes to. Raises OSError (ELOOP) for a symbolic link."""
+    if path.is_symlink():
+        raise _link(path)
+
+
+def _link(path: Path) -> OSError:
+    return OSError(errno.ELOOP, "a symbolic link, which nothing is written through", str(path))
 
 
 def replace_directory(target: Path, fill: Callable[[Path], None]) -> None:

@@ -22,7 +22,7 @@ from fusionrun.plan.sweep import Point
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
-from fusionrun.store.atomic import write_text
+from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout, run_id, slug
 from fusionrun.store.runs import next_free
 from fusionrun.store.status import read_status
@@ -237,7 +237,8 @@ def place_array(draft: ArrayDraft) -> tuple[Array, ...]:
     for array in made:
         for slot in array.slots:
             _place(slot, draft)
-        array.layout.logs.mkdir(parents=True, exist_ok=True)
+        array.layout.root.mkdir(parents=True, exist_ok=True)
+        make_folder(array.layout.logs)
         lines = "".join(f"{slot.layout.root}\n" for slot in array.slots)
         write_text(array.layout.points, lines)
         write_text(array.layout.job_script, array.script)
@@ -259,7 +260,7 @@ def _place(slot: Slot, draft: ArrayDraft) -> None:
             raise UserError(f"{layout.root}: somebody has made this run meanwhile; submit again")
     else:
         write_submission(layout, submission)
-    layout.logs.mkdir(exist_ok=True)
+    make_folder(layout.logs)
     # A run's own script, for when it goes on alone.
     text = script_of(
         layout, plan, submission.python, submission.pythonpath, draft.settings, draft.template

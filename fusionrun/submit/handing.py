@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fusionrun.errors import FusionrunError, SchedulerError, UserError
+from fusionrun.store.atomic import refuse_link
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
 from fusionrun.store.status import mark_status, read_status
@@ -133,6 +134,8 @@ def _handed(
         return start(layout, submission)
     from fusionrun.submit.queueing import queue_script
 
+    refuse_link(layout.logs)
+    refuse_link(layout.log)  # (Slurm writes it, and would write through)
     known = [job.id for job in submission.jobs]
     attempt = read_status(layout).attempts + 1
     job_id = queue_script(slurm, layout, arguments, known)

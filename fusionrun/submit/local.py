@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 from fusionrun.errors import FusionrunError, SchedulerError
 from fusionrun.slurm.clean import without_slurm
+from fusionrun.store.atomic import make_folder, open_appending
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import Job, Submission, add_event, now, read_submission, record_job
@@ -86,8 +87,12 @@ def environment(around: Mapping[str, str], submission: Submission) -> dict[str, 
 def main() -> int:
     """Leave a supervisor behind and print its process id once the journal has it."""
     layout = RunLayout(Path(sys.argv[1]))
-    layout.logs.mkdir(exist_ok=True)
-    log = os.open(layout.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        make_folder(layout.logs)
+        log = open_appending(layout.log)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return FusionrunError.exit_code
     ear, mouth = os.pipe()
     if os.fork():
         os.close(mouth)

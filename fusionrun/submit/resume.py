@@ -12,7 +12,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
-from fusionrun.store.atomic import write_json, write_text
+from fusionrun.store.atomic import make_folder, write_json, write_text
 from fusionrun.store.layout import RunLayout
 from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
 from fusionrun.submit.journal import (
@@ -92,7 +92,7 @@ def _resume(
             write_json(layout.inexact_allowed, {"allowed": now()})
         else:
             layout.inexact_allowed.unlink(missing_ok=True)
-        layout.logs.mkdir(exist_ok=True)
+        make_folder(layout.logs)
         if submission.executor == "slurm" and not layout.job_script.exists():
             text = script_of(
                 layout, plan, submission.python, submission.pythonpath, submission.slurm

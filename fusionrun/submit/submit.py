@@ -21,7 +21,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
-from fusionrun.store.atomic import write_text
+from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout
 from fusionrun.submit.forecast import Forecast, forecast, measured
 from fusionrun.submit.handing import rejected_on_error
@@ -244,7 +244,7 @@ def place(drafted: Draft) -> Draft:
     placed = replace(drafted, layout=RunLayout(start.layout.root.absolute()))
     with rejected_on_error(placed.layout):
         store(drafted.snapshot)
-        placed.layout.logs.mkdir(exist_ok=True)
+        make_folder(placed.layout.logs)
         if text := script(placed):
             write_text(placed.layout.job_script, text)
     return placed

@@ -50,7 +50,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fusionrun.errors import TrainingError, UserError
-from fusionrun.store.atomic import write_json
+from fusionrun.store.atomic import make_folder, write_json
 from fusionrun.store.layout import RunLayout
 
 __all__ = [
@@ -338,7 +338,7 @@ def record_error(
         "traceback": "".join(traceback.format_exception(error)),
     }
     with suppress(OSError):
-        path.parent.mkdir(exist_ok=True)  # (a run that somebody has removed stays removed)
+        make_folder(path.parent)  # (a run that somebody has removed stays removed)
         if not path.exists():
             write_json(path, record)
 

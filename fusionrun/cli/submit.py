@@ -229,7 +229,7 @@ def _facts(drafted: Draft) -> Iterator[tuple[str, str]]:
     changes = " with changes" if snapshot.diff else ""
     yield ("snapshot", f"{snapshot.id}: {len(snapshot.files)} files{commit}{changes}")
     if snapshot.left_out:
-        yield ("left out", _left_out(drafted))
+        yield ("left out", snapshot.left_out_in_words)
     if drafted.wait.words:
         yield ("waits", drafted.wait.words)
     if drafted.forecast:
@@ -245,13 +245,6 @@ def _resources(settings: Any) -> str:
     limit = settings["time"] or "the partition's"
     then = "goes on in the same job" if settings["requeue"] else "goes on in a new job"
     return f"{', '.join(given)}; time {limit}, then it {then}"
-
-
-def _left_out(drafted: Draft) -> str:
-    some = drafted.snapshot.left_out[:5]
-    more = len(drafted.snapshot.left_out) - len(some)
-    words = ", ".join(f"{left.path} ({left.why})" for left in some)
-    return words + (f", and {more} more" if more else "")
 
 
 def _verdict_lines(said: Verdict | None) -> Iterator[str]:

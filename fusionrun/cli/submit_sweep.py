@@ -74,6 +74,8 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
         yield f"  {slot.point!s:{width}}  {slot.layout.id}  {slot.words}"
     yield ""
     yield f"snapshot    {draft.snapshot.id}: {len(draft.snapshot.files)} files"
+    if draft.snapshot.left_out:
+        yield f"left out    {draft.snapshot.left_out_in_words}"
     throttle = draft.settings["array_throttle"]
     if throttle:
         yield f"at once     {throttle}"

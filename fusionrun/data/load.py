@@ -177,6 +177,12 @@ def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
         return np.asarray(archive[name])
     except (*BROKEN, ValueError) as error:
         raise damaged(path, name, error) from error
+    except MemoryError as error:
+        raise data_error(
+            f"the array '{name}' of {path} does not fit in memory",
+            got=str(error) or "no memory is left",
+            fix="train on a machine with more, or leave it out of data.views",
+        ) from error
 
 
 def _load_csv(scan: FileScan, data: Csv) -> dict[str, NDArray[Any]]:

@@ -27,8 +27,16 @@ from fusionrun.nearest import did_you_mean
 from fusionrun.schema.data import Npz
 
 _MAGIC: Final = b"\x93NUMPY"
-_PLAIN: Final = re.compile(r"[<>|=][biufUS]\d+")
+_PLAIN: Final = re.compile(r"[<>|=](b1|[iu][1248]|f(2|4|8|12|16)|[US][0-9]{1,9})")
 """Types that are nothing but numbers or text of a fixed width."""
+
+_PACKED: Final = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+"""How numpy packs an array → the most that one byte can unpack to (zlib's "Technical Details").
+zipfile unpacks other methods in pieces of no limited size."""
+
+MOST_LABEL_BYTES: Final = 1 << 30
+MOST_ROWS: Final = 100_000_000
+"""Labels are read whole to plan, so a small file must not grow without bound; assumed."""
 
 _LONGEST_HEADER: Final = 10_000
 """As numpy's own limit: `literal_eval` on more could exhaust memory."""
@@ -168,6 +176,7 @@ def _likely_labels(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -
 
 def _header(archive: zipfile.ZipFile, path: Path, name: str) -> ArrayHeader:
     info = archive.getinfo(f"{name}.npy")
+    _refuse_bomb(info, path, name)
     try:
         with archive.open(info) as member:
             header = _read_header(member, name)
@@ -180,6 +189,16 @@ def _header(archive: zipfile.ZipFile, path: Path, name: str) -> ArrayHeader:
             path, name, f"{held:,} bytes where {header.shape} takes {header.num_data_bytes:,}"
         )
     return header
+
+
+def _refuse_bomb(info: zipfile.ZipInfo, path: Path, name: str) -> None:
+    """What a member claims to unpack to, checked before any of it is unpacked."""
+    most = _PACKED.get(info.compress_type)
+    if most is None:
+        raise damaged(path, name, f"the zip method {info.compress_type}, which numpy never writes")
+    if info.file_size > most * (info.compress_size + 1):
+        got = f"{info.compress_size:,} bytes that claim to unpack to {info.file_size:,}"
+        raise damaged(path, name, got)
 
 
 def _read_header(member: IO[bytes], name: str) -> ArrayHeader:
@@ -255,6 +274,7 @@ def _labels(archive: zipfile.ZipFile, path: Path, name: str) -> Sequence[Label]:
             expected="(rows,): one class a row",
             fix="take the argmax of one-hot labels" if len(header.shape) == 2 else "",
         )
+    _refuse_endless(header, path)
     try:
         raw = archive.read(f"{name}.npy")[header.num_header_bytes :]
         values = _decode(raw, header)
@@ -267,6 +287,16 @@ def _labels(archive: zipfile.ZipFile, path: Path, name: str) -> Sequence[Label]:
             expected="integers, truth values, whole floats of at most 8 bytes, or text",
         ) from error
     return as_classes(values, f"the labels '{name}' of {path}")
+
+
+def _refuse_endless(header: ArrayHeader, path: Path) -> None:
+    if header.num_data_bytes > MOST_LABEL_BYTES or header.shape[0] > MOST_ROWS:
+        raise data_error(
+            f"the labels '{header.name}' of {path}",
+            got=f"{header.shape[0]:,} rows in {header.num_data_bytes:,} bytes",
+            expected=f"at most {MOST_ROWS:,} rows and {MOST_LABEL_BYTES:,} bytes",
+            fix="check data.label; small integers take the least room",
+        )
 
 
 def _decode(raw: bytes, header: ArrayHeader) -> list[Any]:

@@ -109,7 +109,7 @@ def _global_head(fusion: Any, num_classes: int) -> nn.Module:
 def _load(path: str) -> Any:
     try:
         return resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # another package's code may raise anything
         raise UserError(
             f"cannot load {path!r}, which builds a part of this network: {error}; "
             "install the package that offers it in this environment"

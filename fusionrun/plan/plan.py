@@ -132,11 +132,19 @@ class Plan:
 
     @cached_property
     def settings(self) -> Recipe:
-        """The resolved recipe, typed. Per-component numbers stand in `components`."""
+        """The resolved recipe, typed. Per-component numbers stand in `components`.
+
+        Raises:
+            UserError: the plan was read back, and holds what no recipe can.
+        """
         from fusionrun.plan.leaves import nest
 
         plain = {k: AUTO if _per_component(k, v.value) else v.value for k, v in self.values.items()}
-        return Recipe.model_validate(nest(plain))
+        try:
+            return Recipe.model_validate(nest(plain))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            said = "; ".join(str(error).splitlines()[:3])
+            raise UserError(f"the plan is damaged ({said}); plan the recipe again") from error
 
     @cached_property
     def hash(self) -> str:
@@ -200,14 +208,14 @@ class Plan:
             )
         try:
             return cls._from_json(content)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
             raise UserError(f"{source}: damaged ({problem}); plan the recipe again") from error
 
     @classmethod
     def _from_json(cls, content: Mapping[str, Any]) -> Plan:
         memory = {k: v for k, v in content["memory"].items() if k != "total"}
-        return cls(
+        plan = cls(
             values={k: _build(Value, v) for k, v in content["values"].items()},
             components={k: _component(k, v) for k, v in content["components"].items()},
             data=DataSummary.from_json(content["data"]),
@@ -215,6 +223,24 @@ class Plan:
             memory=Memory(**memory),
             warnings=tuple(Warn(**warning) for warning in content["warnings"]),
         )
+        _require_sound(plan)
+        return plan
+
+
+def _require_sound(plan: Plan) -> None:
+    """Raises TypeError or KeyError for values that no plan has: nothing later meets them."""
+    whole = [plan["seed"], *plan.steps, *plan.memory, plan.data.rows, *plan.data.sizes.values()]
+    numbers = list[Any]()
+    for component in plan.components.values():
+        whole += [component.input_dim, component.parameters, component.accumulation]
+        numbers += [component.lr, *component.rates, component.clip or 0.0]
+    whole += [size for shape in plan.data.views.values() for size in shape]
+    words = [plan["name"], *plan.data.files.values(), *plan.data.views]
+    words += [word for component in plan.components.values() for word in component.weights or ()]
+    for found, kind in ((whole, int), (numbers, int | float), (words, str)):
+        for value in found:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{value!r} where a {kind} should be")
 
 
 def _is_below(key: str, sections: tuple[str, ...]) -> bool:

@@ -85,8 +85,7 @@ class Spot:
         """The tags of the kinds that have a key; none where nothing is chosen by a tag."""
         if not isinstance(self.chooser, Kinds):
             return ()
-        kinds = ((name, self.chooser.find(name)) for name in self.chooser.names())
-        return tuple(name for name, kind in kinds if kind and key in kind.model_fields)
+        return tuple(name for name, kind in self.chooser.sound() if key in kind.model_fields)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -153,8 +152,7 @@ def _below(field: FieldInfo) -> Spot:
 
 def _sections(spot: Spot) -> list[type[Section]]:
     if isinstance(spot.chooser, Kinds):
-        kinds = (spot.chooser.find(name) for name in spot.chooser.names())
-        return [kind for kind in kinds if kind]
+        return [kind for _, kind in spot.chooser.sound()]
     return [option for option in _options(spot.annotation) if is_section(option)]
 
 

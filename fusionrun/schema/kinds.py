@@ -9,13 +9,15 @@ ordinary recipe pays for neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import PydanticCustomError, core_schema
 
+from fusionrun.errors import Problem, UserError
 from fusionrun.schema.base import Section, imported
 
 if TYPE_CHECKING:
@@ -45,17 +47,40 @@ class Kinds(Generic[S]):
         return (*self._builtin, *(n for n in self._offered() if n not in self._builtin))
 
     def find(self, name: object) -> type[S] | None:
-        """The section class of a tag, or None. Raises what a broken entry point raises."""
+        """The section class of a tag, or None.
+
+        Raises:
+            UserError: another package offers it, and what it offers cannot be used.
+        """
         if not isinstance(name, str):
             return None
         if name not in self._builtin and name in self._offered():
-            return self._offered()[name].load()  # type: ignore[no-any-return]
+            return self._loaded(self._offered()[name])
         kind = self._builtin.get(name)
         return imported(kind) if isinstance(kind, str) else kind
 
     def choose(self, value: object) -> type[S] | None:
         """The section class that checks a mapping, by its tag; None when that cannot be told."""
         return self.find(value.get(self.tag)) if isinstance(value, Mapping) else None
+
+    def sound(self) -> Iterator[tuple[str, type[S]]]:
+        """The kinds with their tags, for lists: there a broken one of another package is left out,
+        so that it spoils no recipe that does not use it."""
+        for name in self.names():
+            with suppress(UserError):
+                if kind := self.find(name):
+                    yield name, kind
+
+    def _loaded(self, point: EntryPoint) -> type[S]:
+        try:
+            kind = point.load()
+        except Exception as error:  # another package's code may raise anything
+            got = f"{type(error).__name__}: {error}"
+            raise _broken(point, got, "what can be imported") from error
+        is_section = isinstance(kind, type) and issubclass(kind, Section)
+        if not is_section or self.tag not in kind.model_fields:
+            raise _broken(point, repr(kind), f"a Section class with the field {self.tag!r}")
+        return cast("type[S]", kind)
 
     def _offered(self) -> Mapping[str, EntryPoint]:
         return _entry_points(self.group) if self.group else {}
@@ -87,6 +112,13 @@ class Kinds(Generic[S]):
     ) -> dict[str, Any]:
         kinds: list[Any] = [self.find(name) for name in self._builtin]
         return {"oneOf": [handler(TypeAdapter(kind).core_schema) for kind in kinds]}
+
+
+def _broken(point: EntryPoint, got: str, expected: str) -> UserError:
+    package = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
+    fix = f"{package} offers it: install another version of that package, or remove it"
+    where = f"{point.name!r}, entry point {point.value} of {point.group}"
+    return UserError(Problem(None, where, got, expected, fix).render())
 
 
 @cache

@@ -242,6 +242,7 @@ def load_component(directory: Path, name: str) -> dict[str, torch.Tensor]:
     manifest = read_manifest(directory)
     record = manifest.record(name)
     path = directory / record.file
+    _check_size(path, record)  # before room is made for it
     data = _read(path)
     _check_hash(path, hashlib.sha256(data).hexdigest(), name, manifest)
     header = parse_header(data, str(path))
@@ -259,6 +260,8 @@ def load_file(path: Path, *, expected_sha256: str | None = None) -> dict[str, to
     Raises:
         ComponentError: no such file, not safetensors, or not the content that was expected.
     """
+    if expected_sha256 is None:
+        read_header(path)  # before room is made for the rest
     data = _read(path)
     if expected_sha256 is not None:
         _require_hash(path, hashlib.sha256(data).hexdigest(), expected_sha256)
@@ -320,6 +323,9 @@ def _read(path: Path) -> bytes:
             return file.read()
     except OSError as error:
         raise unreadable(path, error) from error
+    except MemoryError as error:
+        got = f"{path.stat().st_size:,} bytes, which do not fit in memory"
+        raise ComponentError(Problem(None, str(path), got).render()) from error
 
 
 def _write(directory: Path, name: str, data: bytes) -> ComponentRecord:

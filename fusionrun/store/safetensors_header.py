@@ -25,6 +25,9 @@ __all__ = ["Header", "TensorInfo", "parse_header", "read_header", "sha256"]
 MAX_HEADER_BYTES: Final = 100_000_000
 """The format's own bound, checked before anything of that size is read."""
 
+MAX_DIMENSIONS: Final = 64
+"""More than any tensor has; the product of a million sizes would take hours."""
+
 LENGTH_BYTES: Final = 8
 
 # Bits, since the smallest types do not fill a byte.
@@ -168,6 +171,9 @@ def _metadata(raw: object, where: str) -> dict[str, str]:
 def _tensor(name: str, entry: object, where: str) -> TensorInfo:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end], **rest}:
+            if len(shape) > MAX_DIMENSIONS:
+                got = f"tensor {name!r} of {len(shape):,} dimensions"
+                raise _damaged(where, got, f"at most {MAX_DIMENSIONS}")
             if not rest and all(_is_size(number) for number in (*shape, begin, end)):
                 info = TensorInfo(dtype, tuple(shape), (begin, end))
                 _check_length(name, info, where)

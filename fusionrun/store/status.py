@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Final, Literal, get_args
 
 from fusionrun.store.atomic import write_json
 from fusionrun.store.layout import RunLayout
@@ -52,8 +55,8 @@ class Status:
 
     def is_alive(self) -> bool:
         """Whether the training process still exists, as far as this machine can see."""
-        if self.state != "running" or self.host != socket.gethostname():
-            return False
+        if self.state != "running" or self.host != socket.gethostname() or not self.pid:
+            return False  # (0 would be our own process group)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -64,6 +67,19 @@ class Status:
 
 
 _FIELDS = {field.name for field in fields(Status)}
+_NUMBER, _PERHAPS_NUMBER = (int, float), (int, float, NoneType)
+_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("state", "host"), str),
+    **dict.fromkeys(("epoch", "step", "attempts", "pid", "epochs", "steps"), int),
+    **dict.fromkeys(("started", "heartbeat"), _NUMBER),
+    **dict.fromkeys(("step_s", "save_s"), _PERHAPS_NUMBER),
+    "job_id": (str, NoneType),
+}
+# What reading a file raises that is damaged, or of another shape.
+_UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+
+MOST_PID: Final = 1 << 22
+"""Linux gives no process a higher number."""
 
 
 def write_status(
@@ -103,20 +119,32 @@ def read_status(layout: RunLayout) -> Status:
     has completed is never begun again.
     """
     try:
-        content = json.loads(layout.status.read_text(encoding="utf-8"))
-        return Status(**{key: value for key, value in content.items() if key in _FIELDS})
+        return _status(json.loads(layout.status.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Status("prepared")
-    except (OSError, ValueError, TypeError, AttributeError):
+    except _UNREADABLE:
         return _by_outcome(layout)
+
+
+def _status(content: Mapping[str, Any]) -> Status:
+    """Raises TypeError for a value that no status has: nothing later should meet it."""
+    known = {key: value for key, value in content.items() if key in _FIELDS}
+    for key, value in known.items():
+        if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+            raise TypeError(f"{key}: {value!r}")
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise TypeError(f"{key}: {value!r}")
+    if known["state"] not in get_args(State) or known.get("pid", 0) > MOST_PID:
+        raise TypeError("no state, or no process")
+    return Status(**known)
 
 
 def _by_outcome(layout: RunLayout) -> Status:
     try:
         outcome = json.loads(layout.outcome.read_text(encoding="utf-8"))
-        ended: State = outcome["outcome"]
-        if ended in ("completed", "stopped", "failed"):
-            return Status(ended, outcome["epoch"], outcome["step"], attempts=outcome["attempt"])
-    except (OSError, ValueError, TypeError, KeyError):
+        if outcome["outcome"] in ("completed", "stopped", "failed"):
+            numbers = {"epoch": outcome["epoch"], "step": outcome["step"]}
+            return _status({"state": outcome["outcome"], **numbers, "attempts": outcome["attempt"]})
+    except _UNREADABLE:
         pass  # it goes on, or never came to an end
     return Status("prepared")

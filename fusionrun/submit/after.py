@@ -256,7 +256,7 @@ def _cancel_asked(layout: RunLayout, submission: Submission | None) -> bool:
 def _read(path: Path) -> Mapping[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, Mapping) else None
 

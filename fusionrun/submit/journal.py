@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fusionrun.errors import UserError
 from fusionrun.store.atomic import append_line, write_json
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import MOST_PID
 
 __all__ = [
     "Executor",
@@ -129,10 +130,10 @@ def read_submission(layout: RunLayout) -> Submission | None:
         known = {key: value for key, value in content.items() if key in _FIELDS}
         known["jobs"] = tuple(_job(job) for job in content.get("jobs", ()))
         known["pythonpath"] = tuple(content.get("pythonpath", ()))
-        return Submission(**known)
+        return _checked(Submission(**known))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise UserError(f"{layout.submission}: damaged: {error}") from error
 
 
@@ -151,7 +152,41 @@ def record_job(layout: RunLayout, job: Job) -> Submission:
 
 
 def _job(content: Mapping[str, Any]) -> Job:
-    return Job(**{key: value for key, value in content.items() if key in _JOB_FIELDS})
+    job = Job(**{key: value for key, value in content.items() if key in _JOB_FIELDS})
+    _require(job, {**dict.fromkeys(("id", "time", "host"), str), "attempt": int, "born": int})
+    if job.host and not (job.id.isascii() and job.id.isdecimal() and 0 < int(job.id) <= MOST_PID):
+        raise ValueError(f"the process {job.id!r}")
+    return job
+
+
+def _checked(submission: Submission) -> Submission:
+    """Raises TypeError or ValueError for values that no journal has: nothing later meets them."""
+    _require(submission, dict.fromkeys(("executor", "state", "time", "words"), str))
+    _require(submission, dict.fromkeys(("python", "host"), str))
+    _require(submission, dict.fromkeys(("snapshot", "slurm"), Mapping))
+    if submission.job_id is not None:
+        _require(submission, {"job_id": str})
+    if submission.executor not in get_args(Executor):
+        raise ValueError(f"the executor {submission.executor!r}")
+    if submission.state not in get_args(SubmissionState):
+        raise ValueError(f"the state {submission.state!r}")
+    if not all(isinstance(folder, str) for folder in submission.pythonpath):
+        raise TypeError("a pythonpath that is not text")
+    if submission.after is not None:
+        _require(submission, {"after": Mapping})
+        for key in ("run", "kind"):
+            if not isinstance(submission.after[key], str):
+                raise TypeError(f"after.{key}: {submission.after[key]!r}")
+    if submission.time or submission.state == "preparing":
+        datetime.fromisoformat(submission.time)
+    return submission
+
+
+def _require(record: Job | Submission, kinds: Mapping[str, type]) -> None:
+    for name, kind in kinds.items():
+        value = getattr(record, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r}")
 
 
 def add_event(layout: RunLayout, what: str, **details: Any) -> None:
@@ -172,6 +207,6 @@ def read_events(layout: RunLayout) -> list[dict[str, Any]]:
 def _parsed(line: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

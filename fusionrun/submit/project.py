@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from fusionrun.errors import UserError
 from fusionrun.store.layout import RunLayout
 
-__all__ = ["LeftOut", "Project", "list_project", "looks_secret"]
+__all__ = ["LeftOut", "Project", "commit_and_diff", "list_project", "looks_secret"]
 
 MAX_FILE_BYTES: Final = 10_000_000
 """Larger than any source file; assumed. What is larger is data, or was made by a program."""
@@ -27,18 +27,35 @@ MAX_BYTES: Final = 500_000_000
 """More than this is a home directory or a data set, not a project; assumed."""
 
 _GIT_TIMEOUT_S: Final = 60
+_PLAIN: Final = (
+    *("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-relative"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
+)
+"""A diff as git makes it by itself, whatever a user's configuration says."""
 _CACHES: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 _KEYS: Final = re.compile(
-    r"\.env(\..*)?|\.?(netrc|pgpass|pypirc|npmrc|htpasswd)|id_(rsa|dsa|ecdsa|ed25519).*"
-    r"|.*\.(pem|key|p12|pfx|jks|keystore|kdbx)",
+    r"\.env(rc)?([._-].*)?|.*\.env|id_(rsa|dsa|ecdsa|ed25519).*"
+    r"|[._]?(netrc|pgpass|pypirc|npmrc|htpasswd|dockercfg|s3cfg|boto|my\.cnf)"
+    r"|.*\.(pem|key|p8|p12|pfx|jks|keystore|kdbx|ppk|tfvars|tfstate)"
+    r"|kubeconfig|(kaggle|auth|service[-_]?account.*)\.json",
     re.IGNORECASE,
 )
 # `tokenizer.json` is none.
-_SECRET_WORD: Final = re.compile(r"token(?!i[sz])|secret|credential|passw(or)?d", re.IGNORECASE)
+_SECRET_WORD: Final = re.compile(
+    r"token(?!i[sz])|secret|credential|passw(or)?d|passphrase|(api|access|private)[-_]?key",
+    re.IGNORECASE,
+)
+_SECRET_FOLDER: Final = re.compile(
+    r"(.*/)?(\.(aws|azure|gcloud|gnupg|huggingface|kube|oci|password-store|ssh)"
+    r"|\.?(secrets?|credentials?)|\.docker(?=/config\.json$))/.*",
+    re.IGNORECASE | re.DOTALL,
+)
 # Code that speaks of tokens must not go missing; code that is called so and nothing else holds one.
 _CODE: Final = frozenset({".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".sh"})
-_SECRET_CODE: Final = re.compile(r"_?(my_?)?(secrets?|credentials?|passwords?)", re.IGNORECASE)
+_SECRET_CODE: Final = re.compile(
+    r"_?(my_?)?(secrets?|credentials?|passwords?|api_?keys?)", re.IGNORECASE
+)
 
 
 class LeftOut(NamedTuple):
@@ -88,20 +105,44 @@ def list_project(folder: Path, runs_dir: Path) -> Project:
     chosen, left_out = _choose(root, found, runs_dir.absolute())
     if not top:
         return Project(root, chosen, left_out, None, "")
-    commit = (_git(root, "rev-parse", "--verify", "--quiet", "HEAD") or "").strip() or None
-    secrets = [out.path for out in left_out if out.why == _SECRET]
-    return Project(root, chosen, left_out, commit, _diff(root, secrets) if commit else "")
+    return Project(root, chosen, left_out, *commit_and_diff(root))
+
+
+def commit_and_diff(folder: Path) -> tuple[str | None, str]:
+    """What is checked out, and what the tracked files differ from it, secrets left out.
+
+    Returns:
+        None and nothing outside git, and before the first commit.
+    """
+    commit = (_git(folder, "rev-parse", "--verify", "--quiet", "HEAD") or "").strip() or None
+    return commit, _diff(folder) if commit else ""
 
 
 _SECRET: Final = "may hold a secret"
 
 
-def looks_secret(name: str) -> bool:
-    """Whether a file's name says that it holds a secret: `.env`, `*.pem`, `api_token.txt`."""
+def looks_secret(path: str) -> bool:
+    """Whether a file's name, or a folder it is in, says that it holds a secret.
+
+    Such as `.env`, `*.pem`, `api_token.txt` and all in `.aws`.
+    """
+    name = os.path.basename(path)
     stem, suffix = os.path.splitext(name)
     if suffix.lower() in _CODE:
         return bool(_SECRET_CODE.fullmatch(stem))
-    return bool(_KEYS.fullmatch(name) or _SECRET_WORD.search(name))
+    return bool(
+        _KEYS.fullmatch(name) or _SECRET_WORD.search(name) or _SECRET_FOLDER.fullmatch(path)
+    )
+
+
+def _is_secret(root: Path, path: str) -> bool:
+    """As `looks_secret`; a link is as secret as the file that it leads to."""
+    if looks_secret(path):
+        return True
+    if not (root / path).is_symlink():
+        return False
+    real = Path(os.path.realpath(root / path))
+    return looks_secret(str(real.relative_to(root) if real.is_relative_to(root) else real))
 
 
 def _choose(
@@ -115,6 +156,8 @@ def _choose(
         if are_runs(os.path.dirname(path)):
             continue
         size, why = _look_at(root / path)
+        if size is not None and _is_secret(root, path):
+            size, why = None, _SECRET
         if why:
             left_out.append(LeftOut(path, why))
         elif size is not None:
@@ -122,7 +165,8 @@ def _choose(
             total += size
         if len(chosen) > MAX_FILES or total > MAX_BYTES:
             raise UserError(_too_much(root, len(chosen), total))
-    return tuple(sorted(chosen)), tuple(sorted(left_out))
+    left_out.sort(key=lambda left: (left.why != _SECRET, left.path))
+    return tuple(sorted(chosen)), tuple(left_out)
 
 
 def _too_much(root: Path, files: int, total: int) -> str:
@@ -142,8 +186,6 @@ def _look_at(path: Path) -> tuple[int | None, str]:
         return None, "a link to nothing" if path.is_symlink() else ""
     except OSError as error:
         return None, error.strerror or str(error)
-    if looks_secret(path.name):
-        return None, _SECRET
     if not path.is_file():
         return None, "a link to a folder" if path.is_dir() else "no plain file"
     if details.st_size > MAX_FILE_BYTES:
@@ -198,10 +240,14 @@ def _git_files(root: Path, below: str = "") -> Iterator[str]:
             yield path
 
 
-def _diff(root: Path, secrets: list[str]) -> str:
-    without = [f":(top,exclude,literal){path}" for path in secrets]
-    plain = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
-    return _git(root, "diff", *plain, "HEAD", "--", ".", *without) or ""
+def _diff(folder: Path) -> str:
+    # By what has changed, not by what is there: a deleted secret stands in a diff as well.
+    changed = _git(folder, "diff", *_PLAIN, "--name-only", "-z", "HEAD")
+    if changed is None:
+        return ""
+    secrets = [name for name in changed.split("\0") if looks_secret(name)]
+    without = [f":(top,exclude,literal){name}" for name in secrets]
+    return _git(folder, "diff", *_PLAIN, "HEAD", "--", ":(top)", *without) or ""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

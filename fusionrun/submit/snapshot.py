@@ -26,6 +26,8 @@ __all__ = ["Snapshot", "find_snapshot", "scan", "snapshots_dir", "store", "take_
 
 FORMAT: Final = 1
 ID_LENGTH: Final = 16
+MOST_NAMED: Final = 8
+"""Files that a screen names; the submission record names all."""
 
 _MANIFEST: Final = "snapshot.json"
 _DIFF: Final = "dirty.diff"
@@ -73,6 +75,13 @@ class Snapshot:
         paths = [str(self.path / _PACKAGE), str(self.path / _PROJECT)]
         paths += self._copied_folders(sys.path if search is None else search)
         return tuple(dict.fromkeys([*paths, *map(os.path.abspath, outside)]))
+
+    @property
+    def left_out_in_words(self) -> str:
+        """What is not in it, the first few by name, secrets before all; empty for nothing."""
+        words = [f"{left.path} ({left.why})" for left in self.left_out[:MOST_NAMED]]
+        more = len(self.left_out) - len(words)
+        return ", ".join(words) + (f", and {more} more" if more else "")
 
     def _copied_folders(self, search: Sequence[str]) -> Iterator[str]:
         starts = {os.path.dirname(name) for name in self.files}

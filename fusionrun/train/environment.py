@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import socket
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from fusionrun import __version__
+from fusionrun.submit.project import commit_and_diff
 
 _PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "pyyaml")
 
@@ -47,29 +47,16 @@ def _device(device: torch.device) -> dict[str, Any]:
 
 
 def _git(directory: Path) -> dict[str, Any] | None:
-    """Commit and, where the work tree differs from it, the diff with its hash; None outside git."""
-    commit = _run_git(directory, "rev-parse", "HEAD")
+    """Commit and, where the work tree differs from it, the diff with its hash; None outside git.
+
+    Files that may hold a secret are not in the diff.
+    """
+    commit, diff = commit_and_diff(directory)
     if commit is None:
         return None
-    diff = _run_git(directory, "diff", "HEAD") or ""
     return {
-        "commit": commit.strip(),
+        "commit": commit,
         "dirty": bool(diff),
-        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
-        "diff": diff,
+        "diff_sha256": hashlib.sha256(os.fsencode(diff)).hexdigest() if diff else None,
+        "diff": os.fsencode(diff).decode("utf-8", "replace"),
     }
-
-
-def _run_git(directory: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(directory), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout

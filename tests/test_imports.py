@@ -30,6 +30,7 @@ COMMANDS = {
     "version": ("--version",),
     "help of plan": ("plan", "--help"),
     "help of train": ("train", "--help"),
+    "help of convert": ("convert", "--help"),
     "plan": ("plan", str(RECIPE)),
     "plan --full": ("plan", str(RECIPE), "--full"),
     "plan --json": ("plan", str(RECIPE), "--json"),

@@ -7,7 +7,8 @@
     status               how a run stands
     runs                 finding a run by what a person types
     export               handing a component out, and taking one in
+    convert              a foreign torch state dict as a safetensors file
 
 Importing any of these is cheap: torch and safetensors are imported inside the functions of
-`components` that hold tensors, and nowhere else.
+`components` and `convert` that hold tensors, and nowhere else.
 """

@@ -55,6 +55,18 @@ SURFACE = {
         "--help",
         "-h",
     },
+    "convert": {
+        "FILE",
+        "--output",
+        "-o",
+        "--key",
+        "--strip",
+        "--map",
+        "--force",
+        "--json",
+        "--help",
+        "-h",
+    },
     "init": {"FILE", "--data", "--label", "--force", "--help", "-h"},
     "submit": {
         "RECIPE",

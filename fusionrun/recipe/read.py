@@ -13,6 +13,7 @@ from fusionrun.nearest import nearest
 from fusionrun.recipe.document import Document, read_document
 from fusionrun.recipe.keys import dotted, parse_dotted
 from fusionrun.recipe.problems import problems_of
+from fusionrun.recipe.text import read_raw
 from fusionrun.schema.describe import spot_of
 from fusionrun.schema.recipe import Recipe
 
@@ -93,7 +94,7 @@ def _no_such_name(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_raw(path)
     except FileNotFoundError as error:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.y*ml")])
         hint = f"; did you mean {path.parent / near}?" if near else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from fusionrun.errors import UserError
 from fusionrun.recipe.document import Document, read_document
 from fusionrun.recipe.nodes import Entry, Node, collection
+from fusionrun.recipe.text import read_raw
 
 SITE_ORDER = -1
 """Rank of the site's text: below the recipe, whose rank is 0."""
@@ -50,7 +51,7 @@ def above_site(recipe: Document, site: Path) -> Document:
         RecipeError: it is no YAML mapping.
     """
     try:
-        raw = site.read_bytes()
+        raw = read_raw(site)
     except OSError as error:
         raise UserError(f"{site}: cannot be read: {error.strerror}") from error
     base = read_document(raw, str(site), order=SITE_ORDER)

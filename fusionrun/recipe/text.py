@@ -9,11 +9,21 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from itertools import accumulate
+from pathlib import Path
 from typing import Final
 
 from fusionrun.errors import Place, Problem, RecipeError
 
-__all__ = ["FORBIDDEN", "MAX_BYTES", "Text", "decoded", "encoded", "forbidden", "too_long"]
+__all__ = [
+    "FORBIDDEN",
+    "MAX_BYTES",
+    "Text",
+    "decoded",
+    "encoded",
+    "forbidden",
+    "read_raw",
+    "too_long",
+]
 
 MAX_BYTES: Final = 1_000_000
 MAX_SHOWN_LINE: Final = 2_000
@@ -57,6 +67,12 @@ class Text:
             text=line if self._order > 0 or len(line) <= MAX_SHOWN_LINE else "",
             length=max(1, stop - column),
         )
+
+
+def read_raw(path: Path) -> bytes:
+    """A file's bytes, no more of them than tell that there are too many: some files never end."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def decoded(text: str | bytes, name: str) -> str:

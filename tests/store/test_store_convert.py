@@ -83,7 +83,7 @@ def test_the_tensors_come_out_bit_for_bit(here: Path, wrap: Any, key: str | None
 
 def test_a_model_and_its_parameters_are_taken(here: Path) -> None:
     model = nn.Linear(3, 2)
-    content = {name: parameter for name, parameter in model.named_parameters()}
+    content = dict(model.named_parameters())
     equal(convert(saved(content), here / "x.safetensors").path, model.state_dict())
 
 

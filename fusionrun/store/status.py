@@ -78,8 +78,8 @@ _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
 # What reading a file raises that is damaged, or of another shape.
 _UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
-MOST_PID: Final = 1 << 22
-"""Linux gives no process a higher number."""
+MOST_PID: Final = 2**31 - 1
+"""A process id is a C int: more than that no system call takes."""
 
 
 def write_status(

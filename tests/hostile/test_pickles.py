@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
-import fusionrun
-from fusionrun.cli.main import make_app
+import fusionrun as package
 from fusionrun.errors import ComponentError, FusionrunError
 from fusionrun.store.components import load_file
 from fusionrun.store.convert import convert
-from tests.hostile.conftest import Canary
+from tests.hostile.conftest import Canary, fusionrun, refused
 
-PACKAGE = Path(fusionrun.__file__).parent
+PACKAGE = Path(package.__file__).parent
 
 # ------------------------------------------------------------- what the code never calls
 
@@ -113,18 +111,6 @@ training: {{epochs: 1, device: cpu}}
 """
 
 
-def fusionrun_(*arguments: object) -> Result:
-    return CliRunner().invoke(make_app(), [str(argument) for argument in arguments])
-
-
-def refused(done: Result) -> str:
-    """What a command says that refuses something: words, and never a traceback."""
-    assert isinstance(done.exception, SystemExit), done.exception
-    assert done.exit_code in (1, 2), done.output
-    assert "Traceback" not in done.stderr
-    return done.stderr
-
-
 def recipe(
     folder: Path,
     data: str = "package:handwritten_digits",
@@ -149,7 +135,7 @@ def test_a_pickle_is_no_weights_whatever_it_is_called(
 ) -> None:
     (tmp_path / f"w{suffix}").write_bytes(canary.pickled)
     runs = ("--runs", tmp_path / "runs")
-    said = refused(fusionrun_(command, recipe(tmp_path, weights=f"w{suffix}"), *runs))
+    said = refused(fusionrun(command, recipe(tmp_path, weights=f"w{suffix}"), *runs))
     assert "experts.a.weights" in said
     assert "not safetensors" in said
 
@@ -157,7 +143,7 @@ def test_a_pickle_is_no_weights_whatever_it_is_called(
 def test_a_torch_file_is_no_weights_and_is_not_read(tmp_path: Path, canary: Canary) -> None:
     torch.save({"x": canary.object}, tmp_path / "w.safetensors")
     assert "not safetensors" in refused(
-        fusionrun_("plan", recipe(tmp_path, weights="w.safetensors"))
+        fusionrun("plan", recipe(tmp_path, weights="w.safetensors"))
     )
 
 
@@ -177,7 +163,7 @@ def test_objects_in_an_archive_are_refused_by_name(
     arrays[part] = np.array([canary.object] * 40, dtype=object)
     np.savez(tmp_path / "d.npz", **arrays)
     runs = ("--runs", tmp_path / "runs")
-    said = refused(fusionrun_(command, recipe(tmp_path, data="d.npz", view="v"), *runs))
+    said = refused(fusionrun(command, recipe(tmp_path, data="d.npz", view="v"), *runs))
     assert f"the {'labels' if part == 'label' else 'array'} '{part}'" in said or "'label'" in said
     assert "pickle" in said
 
@@ -185,7 +171,7 @@ def test_objects_in_an_archive_are_refused_by_name(
 @pytest.mark.parametrize("name", ["d.npz", "d.npy"])
 def test_a_pickle_is_no_data(tmp_path: Path, canary: Canary, name: str) -> None:
     (tmp_path / name).write_bytes(canary.pickled)
-    said = refused(fusionrun_("plan", recipe(tmp_path, data=name, view="v")))
+    said = refused(fusionrun("plan", recipe(tmp_path, data=name, view="v")))
     assert "is not a NumPy archive" in said
 
 
@@ -241,6 +227,6 @@ def test_convert_runs_nothing_of_a_bare_pickle(
 )
 def test_convert_explains_any_file(tmp_path: Path, canary: Canary, content: bytes) -> None:
     (tmp_path / "x.pt").write_bytes(content)
-    said = refused(fusionrun_("convert", tmp_path / "x.pt", "-o", tmp_path / "x.safetensors"))
+    said = refused(fusionrun("convert", tmp_path / "x.pt", "-o", tmp_path / "x.safetensors"))
     assert "x.pt\n  got " in said
     assert "a state dict written by torch.save" in said or "nothing of it was run" in said

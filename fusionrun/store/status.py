@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import time
@@ -132,7 +131,7 @@ def _status(content: Mapping[str, Any]) -> Status:
     for key, value in known.items():
         if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
             raise TypeError(f"{key}: {value!r}")
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
+        if isinstance(value, int | float) and not 0 <= value < 2**63:
             raise TypeError(f"{key}: {value!r}")
     if known["state"] not in get_args(State) or known.get("pid", 0) > MOST_PID:
         raise TypeError("no state, or no process")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from fusionrun.plan import low_end
@@ -15,6 +16,12 @@ HIGHEST_RATES = {"SGD": 1.0, "Adam": 0.1, "AdamW": 0.1}
 # No gradient norm of these models was ever seen near it: a clip above does nothing.
 HUGE_NORM = 1e4
 SMALL_SGD_RATE = 5e-3
+# A variable that holds a secret, and not where one is (HF_TOKEN_PATH, TOKENIZERS_PARALLELISM).
+SECRET_VARIABLE = re.compile(
+    r"(?!.*_(PATH|FILE|DIR)$).*"
+    r"(TOKEN(?!I[SZ])|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY)",
+    re.IGNORECASE,
+)
 
 
 def warnings_of(plan: Plan) -> tuple[Warn, ...]:
@@ -31,8 +38,21 @@ def warnings_of(plan: Plan) -> tuple[Warn, ...]:
         _nothing_to_choose_on,
         class_missing_in_split,
         channels_last,
+        _secret_written_down,
     )
     return tuple(warning for check in checks for warning in check(plan))
+
+
+def _secret_written_down(plan: Plan) -> Iterator[Warn]:
+    start = "slurm.env."
+    names = [key.removeprefix(start) for key in plan.values if key.startswith(start)]
+    if secret := [name for name in names if SECRET_VARIABLE.match(name)]:
+        yield Warn(
+            "secret_written_down",
+            f"slurm.env sets {_listed(secret)}, whose name says that it holds a secret: its value "
+            "stands in the recipe and in the run's recipe.yaml, plan.json and job.sbatch. "
+            "Fix: leave it out and export it in the shell that submits, which the job inherits",
+        )
 
 
 def _sgd_from_scratch(plan: Plan) -> Iterator[Warn]:

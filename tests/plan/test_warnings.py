@@ -25,6 +25,10 @@ CASES = {
         [ORIGIN],
         f"{ORIGIN}training: {{optimizer: {{type: AdamW}}}}",
     ),
+    "secret_written_down": (
+        [f"{TUNED}slurm: {{env: {{HF_TOKEN: x}}}}", f"{TUNED}slurm: {{env: {{my_api_key: x}}}}"],
+        f"{TUNED}slurm: {{env: {{TOKENIZERS_PARALLELISM: x, HF_TOKEN_PATH: x, KEY_SIZE: x}}}}",
+    ),
     "high_final_rate": (
         [
             f"{TUNED}schedulers: {{fusion: {{type: ExponentialLR, gamma: 0.99}}}}",

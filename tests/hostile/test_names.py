@@ -11,6 +11,7 @@ import pytest
 
 from fusionrun.errors import ComponentError, RunNotFoundError
 from fusionrun.recipe.read import read_recipe
+from fusionrun.store import checkpoints
 from fusionrun.store.components import FORMAT, _digest, read_manifest
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import find_run, list_runs
@@ -189,3 +190,17 @@ def test_a_manifest_cannot_point_out_of_its_folder(
         return
     with pytest.raises(ComponentError, match=r"manifest\.json\n  got       a manifest of another"):
         read_manifest(path.parent)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "..", ".", "", "a/b"])
+def test_a_checkpoint_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    (tmp_path / "run").mkdir()
+    saved = checkpoints.save_checkpoint(tmp_path / "run" / "checkpoints", 1, [("state", b"x")])
+    path = saved.path / "manifest.json"
+    content = json.loads(path.read_bytes())
+    content["files"] = {name: content["files"]["state"]}
+    del content["sha256"]
+    path.write_text(json.dumps({**content, "sha256": checkpoints._digest(content)}))
+    with pytest.raises(checkpoints.Damaged, match=r"which is no file of|not a regular file"):
+        saved.read()

@@ -30,7 +30,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _NAME: Final = re.compile(r"step-(\d{9,})")
 # What a killed `save_checkpoint` leaves: see `atomic.replace_directory`.
@@ -64,10 +64,11 @@ class Checkpoint:
         Raises:
             Damaged: anything is missing, unreadable or other than it was written.
         """
-        files = self._manifest()["files"]
+        content = self._manifest()
         try:
-            return {name: self._content(name, **record) for name, record in files.items()}
-        except (AttributeError, KeyError, TypeError) as error:
+            files = content["files"].items()
+            return {name: self._content(name, **record) for name, record in files}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{MANIFEST} has another shape: {error!r}") from error
 
     def _manifest(self) -> Mapping[str, Any]:
@@ -79,8 +80,8 @@ class Checkpoint:
             raise Damaged(f"{MANIFEST} is not what was written: {error!r}") from error
         if not sound:
             raise Damaged(f"{MANIFEST} does not match its own sha256")
-        if content["format"] != FORMAT:
-            raise Damaged(f"{MANIFEST} has format {content['format']!r}, expected {FORMAT}")
+        if (found := content.get("format")) != FORMAT:
+            raise Damaged(f"{MANIFEST} has format {found!r}, expected {FORMAT}")
         return content
 
     def _content(self, name: str, *, bytes: int, sha256: str) -> bytes:

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from fusionrun.store.atomic import refuse_link
+
 __all__ = ["Held", "locked"]
 
 _LONGEST: Final = 4096
@@ -45,6 +47,7 @@ def locked(path: Path, holder: Mapping[str, Any]) -> Iterator[bool]:
         OSError: the file cannot be opened, or is a symbolic link.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    refuse_link(path)
     descriptor = os.open(path, flags, 0o666)
     try:
         yield _take(descriptor, path, holder)
@@ -69,6 +72,6 @@ def _take(descriptor: int, path: Path, holder: Mapping[str, Any]) -> bool:
 def _holder(descriptor: int) -> Mapping[str, Any]:
     try:
         content = json.loads(os.pread(descriptor, _LONGEST, 0))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return {}
     return content if isinstance(content, Mapping) else {}

@@ -65,7 +65,7 @@ class StopRequest:
             return str(json.loads(self._file.read_bytes())["reason"])
         except FileNotFoundError:
             return self._signal
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, RecursionError, ValueError, KeyError, TypeError):
             return CANCEL  # `touch` asks as well
 
     def _looked(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,17 +73,6 @@ def test_any_harm_to_any_file_is_noticed(name: str, harm: str, saved: Checkpoint
         saved.read()
 
 
-def test_a_manifest_of_another_format_is_refused(saved: Checkpoint) -> None:
-    from fusionrun.store.checkpoints import _digest
-
-    path = saved.path / "manifest.json"
-    manifest = {**json.loads(path.read_text()), "format": 99}
-    del manifest["sha256"]
-    path.write_text(json.dumps({**manifest, "sha256": _digest(manifest)}))
-    with pytest.raises(Damaged, match="format 99, expected 1"):
-        saved.read()
-
-
 def test_a_save_that_fails_leaves_what_was_there(saved: Checkpoint, folder: Path) -> None:
     def files() -> Iterator[tuple[str, bytes]]:
         yield "weights", b"new"
@@ -122,15 +112,41 @@ def test_removing_from_a_folder_that_is_not_there_is_no_error(folder: Path) -> N
     assert not folder.exists()
 
 
-def test_a_manifest_that_points_elsewhere_is_not_followed(saved: Checkpoint) -> None:
-    (saved.path.parent / "weights").write_bytes(FILES["weights"])
-    manifest = json.loads((saved.path / "manifest.json").read_text())
-    manifest["files"]["../weights"] = manifest["files"].pop("weights")
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+def remade(saved: Checkpoint, change: Callable[[dict[str, Any]], object]) -> None:
+    """Another manifest, with a digest that fits it."""
+    path = saved.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    change(manifest)
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     manifest["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
-    (saved.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(Damaged, match=r"names '../weights', which is no file of a checkpoint"):
+    path.write_text(json.dumps(manifest))
+
+
+def named(name: str) -> Callable[[dict[str, Any]], object]:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][name] = manifest["files"].pop("weights")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (named("../weights"), r"names '\.\./weights', which is no file of a checkpoint"),
+        (named("nul\0"), "manifest.json has another shape"),
+        (named("\ud800"), "manifest.json has another shape"),
+        (lambda manifest: manifest.pop("files"), "manifest.json has another shape"),
+        (lambda manifest: manifest.pop("format"), "has format None, expected 2"),
+        (lambda manifest: manifest.update(format=1), "has format 1, expected 2"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_damaged_and_leads_nowhere(
+    change: Callable[[dict[str, Any]], object], why: str, saved: Checkpoint
+) -> None:
+    (saved.path.parent / "weights").write_bytes(FILES["weights"])
+    remade(saved, change)
+    with pytest.raises(Damaged, match=why):
         saved.read()
 
 

@@ -11,6 +11,8 @@ from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOpt
 
 if TYPE_CHECKING:
     from fusionrun.plan.plan import Plan
+    from fusionrun.recipe.read import Source
+    from fusionrun.submit.preview import Preview
 
 
 def plan(
@@ -35,13 +37,16 @@ def plan(
     one = {"full": full, "yaml": yaml, "why": why is not None, "against": against is not None}
     _only_one(**one)
     _only_one(json=json, yaml=yaml)
-    resolved = _plan_of(recipe, set_ or [], site, runs)
+    source = _source(recipe, set_ or [], site)
+    resolved = _plan_of(source, runs)
     if against is not None:
         typer.echo(_against(resolved, against, site, runs, json))
     elif why is not None:
         typer.echo(_why(resolved, why, json))
+    elif yaml:
+        typer.echo(_yaml(resolved))
     else:
-        typer.echo(_view(resolved, full, json, yaml))
+        typer.echo(_view(resolved, _preview(source, resolved, runs), full, json))
 
 
 def _only_one(**chosen: bool) -> None:
@@ -52,25 +57,49 @@ def _only_one(**chosen: bool) -> None:
         raise UserError(f"{' and '.join(names)} show different things; give one of them")
 
 
-def _plan_of(recipe: Path, settings: list[str], site: str | None, runs: str | None) -> Plan:
-    from fusionrun.plan.resolve import make_plan
+def _source(recipe: Path, settings: list[str], site: str | None) -> Source:
     from fusionrun.recipe.read import read_recipe
     from fusionrun.recipe.site import site_file
+
+    return read_recipe(recipe, settings, site_file(site))
+
+
+def _plan_of(source: Source, runs: str | None) -> Plan:
+    from fusionrun.plan.resolve import make_plan
     from fusionrun.store.runs import runs_dir
 
-    return make_plan(read_recipe(recipe, settings, site_file(site)), runs_dir(runs))
+    return make_plan(source, runs_dir(runs))
 
 
-def _view(plan: Plan, full: bool, json: bool, yaml: bool) -> str:
-    from fusionrun.plan import as_recipe, screen
+def _preview(source: Source, plan: Plan, runs: str | None) -> Preview | None:
+    """What submitting it would come to; what that takes is not imported without need."""
+    if source.recipe.slurm is None:
+        return None
+    from fusionrun.store.runs import runs_dir
+    from fusionrun.submit.preview import preview
+
+    return preview(source, source.recipe.slurm, plan, runs_dir(runs))
+
+
+def _yaml(plan: Plan) -> str:
+    from fusionrun.plan.as_recipe import as_recipe
+
+    return as_recipe(plan).rstrip("\n")
+
+
+def _view(plan: Plan, submission: Preview | None, full: bool, json: bool) -> str:
+    from fusionrun.plan import screen
     from fusionrun.store.layout import run_id
 
     if json:
-        return _dumped(plan.to_json())
-    if yaml:
-        return as_recipe.as_recipe(plan).rstrip("\n")
-    concise = screen.screen(plan, run_id(plan.name, plan.hash, plan.seed))
-    return f"{concise}\n\n{screen.every_value(plan)}" if full else concise
+        more = submission.to_json() if submission else {"script": None, "forecast": None}
+        return _dumped({**plan.to_json(), **more})
+    parts = [screen.screen(plan, run_id(plan.name, plan.hash, plan.seed))]
+    parts += [screen.every_value(plan)] if full else []
+    parts += (
+        ["\n".join(screen.labelled(submission.rows())), submission.script] if submission else []
+    )
+    return "\n\n".join(parts).rstrip("\n")
 
 
 def _why(plan: Plan, key: str, json: bool) -> str:
@@ -113,7 +142,7 @@ def _other_plan(other: str, site: str | None, runs: str | None) -> Plan:
     from fusionrun.store.runs import find_run, runs_dir
 
     if other.endswith((".yaml", ".yml")):
-        return _plan_of(Path(other), [], site, runs)
+        return _plan_of(_source(Path(other), [], site), runs)
     return read_plan(find_run(runs_dir(runs), other).plan)
 
 

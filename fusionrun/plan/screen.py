@@ -155,7 +155,7 @@ def _slurm(plan: Plan) -> str:
     where = plan["slurm.partition"] or "default"
     return (
         f"{counted(plan['slurm.nodes'], 'node')}, partition {where}, "
-        f"time {plan['slurm.time'] or 'default'}; 'fusionrun submit --dry-run' shows the script"
+        f"time {plan['slurm.time'] or 'default'}; 'fusionrun submit --dry-run' asks the scheduler"
     )
 
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from fusionrun.errors import RecipeError, SchedulerError, UserError
+from fusionrun.errors import SchedulerError, UserError
 from fusionrun.launch import earlier_runs, prepare
 from fusionrun.plan.sweep import Point
 from fusionrun.recipe.read import Source
@@ -26,6 +26,7 @@ from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout, run_id, slug
 from fusionrun.store.runs import next_free
 from fusionrun.store.status import read_status
+from fusionrun.submit.asked import refuse_misread, script_of
 from fusionrun.submit.handing import alone, begin, rejected_on_error
 from fusionrun.submit.journal import (
     Job,
@@ -39,7 +40,7 @@ from fusionrun.submit.journal import (
 from fusionrun.submit.queueing import jobs_of, queue_script
 from fusionrun.submit.snapshot import Snapshot, scan, store
 from fusionrun.submit.standing import standing
-from fusionrun.submit.submit import first_submission, placed_problem, script_of
+from fusionrun.submit.submit import first_submission
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -143,12 +144,9 @@ def draft_array(
         RecipeError: settings that Slurm would accept in silence.
         SchedulerError: the scheduler is out of reach.
     """
-    from fusionrun.slurm.checks import problems
-
     slurm.ping()
     settings = plain(source.recipe.slurm or SlurmSection())
-    if found := [placed_problem(problem, source) for problem in problems(settings)]:
-        raise RecipeError(found)
+    refuse_misread(settings, source)
     slots = tuple(_slot(point, runs_dir, slurm, new=new) for point in points)
     size = slurm.config().get("MaxArraySize", "")
     return ArrayDraft(

@@ -14,6 +14,7 @@ from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import make_folder, write_json, write_text
 from fusionrun.store.layout import RunLayout
+from fusionrun.submit.asked import script_of
 from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
 from fusionrun.submit.journal import (
     Executor,
@@ -24,7 +25,7 @@ from fusionrun.submit.journal import (
 )
 from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
 from fusionrun.submit.standing import standing
-from fusionrun.submit.submit import choose_executor, first_submission, script_of
+from fusionrun.submit.submit import choose_executor, first_submission
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict

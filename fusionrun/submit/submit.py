@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionrun.errors import Problem, RecipeError
 from fusionrun.launch import foresee, prepare
 from fusionrun.plan.plan import Plan
 from fusionrun.recipe.read import Source
@@ -23,6 +22,7 @@ from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout
+from fusionrun.submit.asked import limit_s, refuse_misread, script_of
 from fusionrun.submit.forecast import Forecast, forecast, measured
 from fusionrun.submit.handing import rejected_on_error
 from fusionrun.submit.journal import Executor, Submission, now, write_submission
@@ -40,9 +40,7 @@ __all__ = [
     "draft",
     "first_submission",
     "place",
-    "placed_problem",
     "script",
-    "script_of",
     "verdict",
 ]
 
@@ -135,7 +133,10 @@ def draft(order: Order, slurm: Slurm) -> Draft:
     settings = plain(plan.settings.slurm or SlurmSection())
     world_size, limit = 1, None
     if chosen.executor == "slurm" and not start.finished:
-        world_size, limit = _asked_of_slurm(settings, order.source)
+        from fusionrun.slurm.request import world_size as asked_for
+
+        refuse_misread(settings, order.source)
+        world_size, limit = asked_for(settings), limit_s(settings)
         slurm.ping()
     after = order.after
     wait = wait_for(after, chosen.executor, order.runs_dir, slurm) if after else Wait(None, (), "")
@@ -154,49 +155,6 @@ def draft(order: Order, slurm: Slurm) -> Draft:
     )
     script(drafted)  # a name that no script can hold is refused now, not when half is written
     return drafted
-
-
-def _asked_of_slurm(settings: Mapping[str, Any], source: Source) -> tuple[int, int | None]:
-    """How many processes, and the time limit in seconds; refused where Slurm would misread it."""
-    from fusionrun.slurm.checks import problems, time_s
-    from fusionrun.slurm.request import world_size
-
-    if found := [placed_problem(problem, source) for problem in problems(settings)]:
-        raise RecipeError(found)
-    return world_size(settings), time_s(settings["time"]) if settings["time"] else None
-
-
-def placed_problem(problem: Problem, source: Source) -> Problem:
-    """The problem, told where the recipe has the key."""
-    path = tuple(problem.key.split("."))
-    if problem.place is None and source.document.has(path):
-        return problem._replace(place=source.document.place(path))
-    return problem
-
-
-def script_of(
-    layout: RunLayout,
-    plan: Plan,
-    python: str,
-    pythonpath: tuple[str, ...],
-    settings: Mapping[str, Any],
-    template: str | None = None,
-) -> str:
-    """The batch script of a run: the same text for the same arguments."""
-    from fusionrun.slurm.script import Job as ScriptJob
-    from fusionrun.slurm.script import render
-
-    return render(
-        ScriptJob(
-            run_id=layout.id,
-            name=plan.name,
-            run_dir=str(layout.root.absolute()),
-            python=python,
-            pythonpath=pythonpath,
-            settings=settings,
-            template=template,
-        )
-    )
 
 
 def script(drafted: Draft) -> str:

@@ -13,6 +13,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from fusionrun.cli.main import list_of_commands, make_app
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import write_status
 
 RECIPE = """\
 version: 1
@@ -118,6 +120,10 @@ def refused(*arguments: str, code: int = 2) -> str:
     return result.stderr
 
 
+def with_slurm(section: str, more: str = "") -> None:
+    Path("small.yaml").write_text(f"{RECIPE}slurm: {section}\n{more}\n")
+
+
 def data(*arguments: str) -> Any:
     return json.loads(shown(*arguments, "--json"))
 
@@ -183,6 +189,46 @@ def test_full_adds_every_value() -> None:
     full = shown("plan", "small.yaml", "--full")
     assert full.startswith(concise)
     assert "training.optimizer.momentum" in full.removeprefix(concise)
+
+
+def test_a_slurm_section_ends_the_screen_with_its_script() -> None:
+    with_slurm("{time: '04:00:00'}")
+    *above, script = shown("plan", "small.yaml", "--full").partition("#!/bin/bash\n")
+    assert "training.optimizer.momentum" in above[0]
+    assert "script  of the job; CODE stands for the copy of the code" in above[0]
+    assert "#SBATCH --time=04:00:00\n" in script
+    assert data("plan", "small.yaml")["script"] == f"#!/bin/bash\n{script}"
+    assert data("plan", "small.yaml") == data("plan", "small.yaml", "--full")
+
+
+def test_without_a_slurm_section_there_is_no_script() -> None:
+    assert "#!/bin/bash" not in shown("plan", "small.yaml")
+    assert data("plan", "small.yaml")["script"] is None
+
+
+def test_the_script_of_a_sweep_is_said_to_be_of_one_run() -> None:
+    with_slurm("{nodes: 1}", "sweep: {seeds: [0, 1]}")
+    assert "script  of this one run, not of the sweep's array;" in shown("plan", "small.yaml")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_slurm_would_misread_is_refused_as_submit_does(form: tuple[str, ...]) -> None:
+    with_slurm("{time: '00:02:00', extra: {partitoin: x}}")
+    told = refused("plan", "small.yaml", *form)
+    assert "slurm.grace\n  got       120 seconds, of a time limit of 120" in told
+    assert "small.yaml:9:46  slurm.extra.partitoin\n" in told
+
+
+def test_what_a_run_of_the_plan_has_measured_is_held_against_the_limit() -> None:
+    with_slurm("{time: '00:05:00', max_requeues: 0}")
+    layout = RunLayout(Path("runs", f"small-{data('plan', 'small.yaml')['hash'][:8]}-s3"))
+    layout.root.mkdir(parents=True)
+    layout.plan.touch()
+    write_status(layout, "stopped", epoch=1, step=9, attempts=1, step_s=60.0, save_s=1.0)
+    text = " ".join(shown("plan", "small.yaml").split())
+    assert "forecast needs 13.3 slices of 5 min" in text
+    assert "warning slurm.max_requeues allows 1 slices; the run will stop before its end" in text
+    assert data("plan", "small.yaml")["forecast"]["slices"] == pytest.approx(40 * 60 / 180)
 
 
 def test_json_is_the_plan() -> None:

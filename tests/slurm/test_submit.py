@@ -18,6 +18,7 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import Submission, read_events, read_submission
+from fusionrun.submit.preview import CODE
 from fusionrun.submit.queueing import jobs_of
 from tests.slurm_cluster import Cluster
 from tests.submit.life import call, environment, events, until, write_recipe
@@ -90,6 +91,13 @@ def last(layout: RunLayout, what: str) -> dict[str, Any]:
 
 
 # Handing over
+
+
+def test_plan_shows_the_script_that_submit_will_queue(site: Site) -> None:
+    recipe = site.recipe("it's a $plan", ", time: '01:00:00'")
+    told = json.loads(site.call("submit", recipe, "--dry-run", "--json").stdout)
+    planned = json.loads(site.call("plan", recipe, "--json").stdout)
+    assert planned["script"].replace(CODE, told["snapshot"]["id"]) == told["script"]
 
 
 def test_a_run_is_queued_and_completes_and_the_screen_says_all_there_is(site: Site) -> None:

@@ -28,9 +28,9 @@ training: {{epochs: {epochs}, device: cpu}}
 PROGRAM = """\
 import sys
 import typer
-from fusionrun.cli import cancel, options, resume, submit, train
+from fusionrun.cli import cancel, options, plan, resume, submit, train
 app = typer.Typer(pretty_exceptions_enable=False)
-for command in (submit.submit, cancel.cancel, resume.resume, train.train):
+for command in (plan.plan, submit.submit, cancel.cancel, resume.resume, train.train):
     app.command(command.__name__)(options.known_errors(command))
 app()
 """

@@ -48,10 +48,13 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from fusionrun.errors import TrainingError, UserError
 from fusionrun.store.atomic import make_folder, write_json
 from fusionrun.store.layout import RunLayout
+from fusionrun.train.roll_call import absent_ranks
 
 __all__ = [
     "SINGLE",
@@ -74,7 +77,15 @@ T = TypeVar("T")
 
 
 class RankError(TrainingError):
-    """The ranks could not come together, or one of them was lost. Seldom the first cause."""
+    """The ranks could not come together, or one of them was lost. Seldom the first cause.
+
+    Attributes:
+        absent: the ranks that did not answer when this one had failed; None where nobody knows.
+    """
+
+    def __init__(self, message: str, absent: tuple[int, ...] | None = None) -> None:
+        super().__init__(message)
+        self.absent = absent
 
 
 class RankPlace(NamedTuple):
@@ -110,10 +121,11 @@ class Ranks:
 
     Args:
         place: this process among them.
+        store: where they met; None for a single one.
     """
 
-    def __init__(self, place: RankPlace = _ALONE) -> None:
-        self._place = place
+    def __init__(self, place: RankPlace = _ALONE, store: Store | None = None) -> None:
+        self._place, self._store = place, store
         self._broken = False
 
     @property
@@ -233,7 +245,8 @@ class Ranks:
             yield
         except RuntimeError as error:  # gloo, nccl and the store have no narrower one
             self._broken = True
-            raise RankError(_lost(self._place, what, error)) from error
+            absent = absent_ranks(self._store, self.rank, self.size) if self._store else None
+            raise RankError(_lost(self._place, what, error, absent), absent) from error
 
 
 SINGLE: Final = Ranks()
@@ -265,9 +278,11 @@ def join_ranks(device: torch.device) -> Ranks:
         backend = "cpu:gloo,cuda:nccl"
     _name_interface(place.address)
     try:
+        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=timeout))
+        store.set_timeout(timeout)
         dist.init_process_group(
             backend,
-            init_method="env://",
+            store=store,
             rank=place.rank,
             world_size=place.size,
             timeout=timeout,
@@ -275,7 +290,7 @@ def join_ranks(device: torch.device) -> Ranks:
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise RankError(_not_joined(place, timeout, error)) from error
-    return Ranks(place)
+    return Ranks(place, store)
 
 
 def rank_place(environ: Mapping[str, str]) -> RankPlace:
@@ -330,6 +345,8 @@ def record_error(
     path = layout.rank_error(ranks.rank)
     record = {
         "rank": ranks.rank,
+        "ranks": ranks.size,
+        "absent": error.absent if isinstance(error, RankError) else None,
         "host": socket.gethostname(),
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "step": step,
@@ -413,13 +430,15 @@ def _ipv4_of(interface: str) -> str | None:
     return socket.inet_ntoa(answer[20:24])
 
 
-def _lost(place: RankPlace, what: str, error: Exception) -> str:
+def _lost(place: RankPlace, what: str, error: Exception, absent: tuple[int, ...] | None) -> str:
+    found = "All ranks answer by now" if absent == () else "Another rank has ended or hangs"
+    if absent:
+        listed = ", ".join(map(str, absent))
+        found = f"Without an answer: rank{'s' * (len(absent) > 1)} {listed}"
     return (
-        f"{place.describe()}: {what} failed: {_first_line(error)}. "
-        "Another rank has ended or hangs. Fix: look at the earliest rank error in the run's logs; "
-        "where only this rank left one, another was killed (memory, node, scancel). "
-        "If ranks are only slow, "
-        f"raise {TIMEOUT_VARIABLE}"
+        f"{place.describe()}: {what} failed: {_first_line(error)}. {found}. "
+        "Fix: look at the earliest rank error in the run's logs; a rank that left none was killed "
+        f"(memory, node, scancel) or hangs. If ranks are only slow, raise {TIMEOUT_VARIABLE}"
     )
 
 

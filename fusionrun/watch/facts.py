@@ -29,6 +29,9 @@ EVENT_BYTES: Final = 1 << 18
 WAITING: Final = frozenset({"", "prepared", "queued"})
 """States of a run whose next attempt has not begun to train."""
 
+MOST_RANKS: Final = 100_000
+"""More than that is damage, and would only take time to count."""
+
 LOG_LINES: Final = 200
 """Of the log, looked through for the words of Slurm's daemons."""
 
@@ -60,6 +63,8 @@ class RankError:
         kind: the exception's class.
         error: its message.
         traceback: as Python prints it.
+        ranks: how many there were.
+        absent: which did not answer when this one had failed; None where it did not know.
     """
 
     rank: int
@@ -69,6 +74,8 @@ class RankError:
     kind: str
     error: str
     traceback: str
+    ranks: int = 0
+    absent: tuple[int, ...] | None = None
 
     @property
     def headline(self) -> str:
@@ -279,7 +286,7 @@ def _errors(layout: RunLayout) -> tuple[RankError, ...]:
 def _rank_error(content: Mapping[str, Any]) -> RankError | None:
     if not content:
         return None
-    step = number(content, "step")
+    step, absent = number(content, "step"), content.get("absent")
     return RankError(
         rank=whole(content, "rank"),
         host=text(content, "host"),
@@ -288,6 +295,8 @@ def _rank_error(content: Mapping[str, Any]) -> RankError | None:
         kind=text(content, "kind") or "an error",
         error=text(content, "error"),
         traceback=text(content, "traceback"),
+        ranks=min(whole(content, "ranks"), MOST_RANKS),
+        absent=tuple(n for n in absent if isinstance(n, int)) if isinstance(absent, list) else None,
     )
 
 

@@ -183,7 +183,8 @@ def _post_mortem(run: SeenRun) -> dict[str, Any] | None:
         "error": culprit.error,
         "traceback": culprit.traceback,
     }
-    return {"cause": cause.kind, "words": cause.words, "first_error": who}
+    lost = list(cause.lost)
+    return {"cause": cause.kind, "words": cause.words, "first_error": who, "lost_ranks": lost}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -17,11 +17,20 @@ from typing import Final, Literal
 from fusionrun.slurm.parse import QueuedJob
 from fusionrun.watch.facts import WAITING, Facts, RankError
 from fusionrun.watch.files import instant, number, text
+from fusionrun.watch.lost_ranks import LOST, Lost, lost_ranks
 
 __all__ = ["Cause", "cause_of", "how_to_go_on", "last_words"]
 
 Kind = Literal[
-    "time_limit", "out_of_memory", "node", "preempted", "user", "error", "killed", "setup"
+    "time_limit",
+    "out_of_memory",
+    "node",
+    "preempted",
+    "user",
+    "error",
+    "killed",
+    "hung",
+    "setup",
 ]
 
 
@@ -33,13 +42,15 @@ class Cause:
         kind: for programs.
         words: for people; one line.
         advice: what to do; may be empty.
-        culprit: the earliest error of a rank; None where none left one.
+        culprit: the earliest error that is a rank's own; None where none left one.
+        lost: ranks that left none, and that the others miss.
     """
 
     kind: Kind
     words: str
     advice: str
     culprit: RankError | None = None
+    lost: tuple[int, ...] = ()
 
 
 _BY_SLURM: Final[dict[str, Kind]] = {
@@ -115,12 +126,15 @@ def cause_of(facts: Facts, job: QueuedJob | None) -> Cause | None:
         facts: of the run.
         job: its last job as Slurm remembers it; None when it does not.
     """
-    culprit = next(iter(_recent_errors(facts)), None)
+    errors = sorted(_recent_errors(facts), key=lambda error: error.kind == LOST)
+    culprit, lost = next(iter(errors), None), lost_ranks(facts, errors)
     kind = _by_slurm(job) or _by_daemons(facts)
     if kind:
         where = job.nodes if job and job.nodes else facts.host
         words = _WORDS[kind] + (f" ({where})" if kind == "node" and where else "")
         return Cause(kind, words, _advice(facts, kind, where), culprit)
+    if lost:
+        return _by_the_others(facts, lost, errors[0])
     return _by_rank(facts, culprit) or _by_exit(facts, job) or _by_trainer(facts)
 
 
@@ -169,6 +183,21 @@ def _local_time(slurms: str | None) -> float:
         return datetime.fromisoformat(slurms or "").timestamp()
     except (ValueError, OverflowError):
         return float("inf")
+
+
+def _by_the_others(facts: Facts, lost: Lost, witness: RankError) -> Cause:
+    """Ranks that could not say themselves what became of them."""
+    at = f" after step {witness.step:,}" if witness.step is not None else ""
+    missed = f"rank {witness.rank} waited in vain"
+    kind: Kind
+    if lost.hangs:
+        kind, words = "hung", f"{lost} hung{at}, or came too late: {missed} until the timeout"
+    elif "Out Of Memory" in lost.how:
+        kind, words = "out_of_memory", f"{lost} ran out of memory{at} ({lost.how})"
+    else:
+        said = f" ({lost.how})" if lost.how else ", as what is killed does"
+        kind, words = "killed", f"{lost} ended{at} without a word of its own{said}; {missed}"
+    return Cause(kind, words, _advice(facts, kind, ""), lost=lost.ranks)
 
 
 def _by_rank(facts: Facts, culprit: RankError | None) -> Cause | None:
@@ -243,6 +272,11 @@ def _advice(facts: Facts, kind: Kind, where: str) -> str:
     if kind == "node":
         avoid = f" slurm.exclude: {where} avoids it." if where else ""
         return again + avoid
+    if kind == "hung":
+        return (
+            "While it hangs, `py-spy dump --pid` of that rank's process tells where. Where ranks "
+            f"are only slow, raise FUSIONRUN_RANK_TIMEOUT_S (slurm.env). {again}"
+        )
     if kind == "killed":
         host = f" on {where}" if where else ""
         return f"`dmesg`{host} tells whether memory ran out; slurm.mem asks for more. {again}"

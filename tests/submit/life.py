@@ -28,9 +28,10 @@ training: {{epochs: {epochs}, device: cpu}}
 PROGRAM = """\
 import sys
 import typer
-from fusionrun.cli import cancel, options, plan, resume, submit, train
+from fusionrun.cli import cancel, options, plan, resume, runs, status, submit, train
 app = typer.Typer(pretty_exceptions_enable=False)
-for command in (plan.plan, submit.submit, cancel.cancel, resume.resume, train.train):
+for module in (cancel, plan, resume, runs, status, submit, train):
+    command = getattr(module, module.__name__.rpartition(".")[2])
     app.command(command.__name__)(options.known_errors(command))
 app()
 """

@@ -246,6 +246,29 @@ def one_hangs(folder: Path) -> None:
     _goes_on(ranks, folder)
 
 
+def first_is_killed(folder: Path) -> None:
+    """Rank 0 dies, and with it the place where the ranks met."""
+    ranks = join_ranks(CPU)
+    ranks.any(False)  # (joining, too, takes both)
+    if ranks.rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _goes_on(ranks, folder)
+
+
+def first_stands(folder: Path) -> None:
+    """Rank 0 stands still as a whole until rank 1 has left its word."""
+    ranks = join_ranks(CPU)
+    ranks.any(False)  # (joining, too, takes both)
+    if ranks.rank == 0:
+        (folder / "pid").write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    try:
+        _goes_on(ranks, folder)
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGCONT)
+
+
 def _goes_on(ranks: Ranks, folder: Path) -> None:
     try:
         ranks.sum_(torch.ones(1000))

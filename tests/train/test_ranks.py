@@ -210,17 +210,28 @@ def test_a_killed_rank_ends_the_other_with_an_error_that_is_kept(tmp_path: Path)
     assert codes == [0, -signal.SIGKILL]
     where = rf"^rank 0 of 2 on {re.escape(socket.gethostname())} \(rendezvous 127.0.0.1:\d+\): "
     assert re.search(where + r"summing 1000 numbers failed: ", left[0]["error"])
-    assert re.search(r"Another rank has ended or hangs\. Fix: ", left[0]["error"])
+    assert re.search(r"Without an answer: rank 1\. Fix: ", left[0]["error"])
     record = json.loads(RunLayout(tmp_path).rank_error(0).read_text())
     assert (record["rank"], record["step"], record["kind"]) == (0, 12, "RankError")
     assert record["error"] == left[0]["error"]
+    assert (record["ranks"], record["absent"]) == (2, [1])
 
 
-def test_a_rank_that_hangs_ends_the_other_within_the_timeout(tmp_path: Path) -> None:
+def test_a_rank_that_hangs_is_named_by_the_other_after_the_timeout(tmp_path: Path) -> None:
     codes, left = together(rank_worker.one_hangs, tmp_path, FUSIONRUN_RANK_TIMEOUT_S="1.5")
     assert codes == [0, 0]
     assert re.search(r"summing 1000 numbers failed: .*[Tt]ime", left[0]["error"])
-    assert "raise FUSIONRUN_RANK_TIMEOUT_S" in left[0]["error"]
+    assert re.search(r"Without an answer: rank 1\. .*raise FUSIONRUN_RANK_T", left[0]["error"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_first_rank_that_is_gone_or_stands_still_is_named_by_the_other(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    part = {signal.SIGKILL: rank_worker.first_is_killed, signal.SIGSTOP: rank_worker.first_stands}
+    together(part[number], tmp_path, FUSIONRUN_RANK_TIMEOUT_S="1.5")
+    record = json.loads(RunLayout(tmp_path).rank_error(1).read_text())
+    assert (record["kind"], record["absent"]) == ("RankError", [0])
 
 
 def test_a_first_rank_that_waits_in_vain_says_so(tmp_path: Path) -> None:

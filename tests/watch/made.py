@@ -95,7 +95,13 @@ class Made:
         return self
 
     def rank_error(
-        self, rank: int, error: str, *, kind: str = "RuntimeError", age_s: float = 10.0
+        self,
+        rank: int,
+        error: str,
+        *,
+        kind: str = "RuntimeError",
+        age_s: float = 10.0,
+        **more: Any,
     ) -> Made:
         self.layout.logs.mkdir(exist_ok=True)
         content = {
@@ -107,7 +113,7 @@ class Made:
             "error": error,
             "traceback": f"Traceback (most recent call last):\n  …\n{kind}: {error}\n",
         }
-        self.layout.rank_error(rank).write_text(json.dumps(content))
+        self.layout.rank_error(rank).write_text(json.dumps({**content, **more}))
         return self
 
     def log(self, text: str) -> Made:

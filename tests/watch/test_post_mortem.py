@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,85 @@ def test_the_earliest_rank_is_the_culprit(made: Made) -> None:
     found = cause(made)
     assert (found.kind, found.culprit and found.culprit.rank) == ("error", 3)
     assert found.words == "rank 3 on n4 failed at step 1,200: RuntimeError: bad data"
+
+
+def test_a_ranks_own_error_comes_before_those_that_tell_of_others(made: Made) -> None:
+    missing(made, 0, [3], age_s=12).rank_error(3, "bad data", age_s=9)
+    found = cause(made)
+    assert (found.kind, found.culprit and found.culprit.rank, found.lost) == ("error", 3, ())
+
+
+CLOSED = "summing failed: Connection closed by peer. Fix: raise FUSIONRUN_RANK_TIMEOUT_S"
+TIMED_OUT = "summing 8 numbers failed: Timed out waiting 3000ms for recv operation"
+
+
+def missing(
+    made: Made, rank: int, absent: list[int] | None, error: str = CLOSED, **more: Any
+) -> Made:
+    """A rank that tells of others, as `train.ranks` writes it; there were four."""
+    return made.rank_error(rank, error, kind="RankError", **{"ranks": 4, "absent": absent, **more})
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "how"),
+    [
+        ("srun: error: n3: task 2: Killed", "killed", "srun: Killed on n3"),
+        ("srun: error: n3: tasks 2-3: Out Of Memory", "out_of_memory", "Out Of Memory on n3"),
+        ("srun: error: n3: task 0,2: Segmentation fault", "killed", "Segmentation fault on n3"),
+        ("srun: error: n3: task 1: Terminated", "killed", "as what is killed does"),
+        (
+            "  rank      : 2 (local_rank: 0)\n  exitcode  : -9 (pid: 19903)  (SIGKILL)",
+            "killed",
+            "torchrun: SIGKILL",
+        ),
+    ],
+)
+def test_a_rank_that_left_no_word_is_named_with_its_launchers(
+    made: Made, line: str, kind: str, how: str
+) -> None:
+    made.log(f"srun: error: n9: task 2: of before\nfusionrun: it goes on\nepoch 3\n{line}\n")
+    missing(made, 0, [2])
+    missing(made, 1, [2])
+    missing(made, 3, [1, 2])
+    found = cause(made)
+    assert (found.kind, found.lost, found.culprit) == (kind, (2,), None)
+    assert "rank 2 " in found.words
+    assert how in found.words
+
+
+def test_a_task_of_srun_is_no_rank_where_torchrun_starts_them(made: Made) -> None:
+    made.journal(job_id="12", slurm={"launcher": "torchrun"})
+    made.log("srun: error: n2: task 2: Killed\n")
+    for rank in (0, 1, 3):
+        missing(made, rank, [2])
+    assert "without a word of its own, as what is killed does" in cause(made).words
+
+
+def test_a_rank_that_hung_is_named_although_it_was_woken_to_be_ended(made: Made) -> None:
+    made.log("srun: error: n1: task 0: Exited with exit code 1\nsrun: error: n2: task 1: Killed\n")
+    missing(made, 0, [1], TIMED_OUT, age_s=9, ranks=2)
+    missing(made, 1, [0], age_s=8, ranks=2)
+    found = cause(made)
+    assert (found.kind, found.lost) == ("hung", (1,))
+    assert found.words == (
+        "rank 1 hung after step 1,200, or came too late: rank 0 waited in vain until the timeout"
+    )
+    assert "FUSIONRUN_RANK_TIMEOUT_S" in found.advice
+
+
+def test_without_a_roll_call_those_without_an_error_are_named(made: Made) -> None:
+    missing(made, 0, None)
+    missing(made, 2, None)
+    found = cause(made)
+    assert found.lost == (1, 3)
+    assert found.words.startswith("ranks 1, 3 ended after step 1,200 without a word")
+
+
+def test_where_all_ranks_answer_the_earliest_error_is_all_there_is(made: Made) -> None:
+    for rank in range(4):
+        missing(made, rank, [], age_s=9 - rank)
+    found = cause(made)
+    assert (found.kind, found.lost, found.culprit and found.culprit.rank) == ("error", (), 0)
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,14 @@ def resume(
             "job_id": done.job_id,
             "start": start,
             "snapshot": done.snapshot,
+            "waits": done.waits or None,
             "log": str(done.layout.log),
         }
         typer.echo(dumps(content, indent=2, ensure_ascii=False))
         return
     typer.echo(f"{layout.id}: was {done.was}; goes on with the code of snapshot {done.snapshot}")
+    if done.waits:
+        typer.echo(f"waits       {done.waits}")
     if done.verdict and done.verdict.start:
         typer.echo(f"starts      {done.verdict.start.replace('T', ' ')} at the earliest")
     typer.echo(f"{'job' if done.executor == 'slurm' else 'process':12}{done.job_id}")

@@ -14,6 +14,7 @@ from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import make_folder, write_json, write_text
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.status import read_status
 from fusionrun.submit.asked import script_of
 from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
 from fusionrun.submit.journal import (
@@ -26,6 +27,7 @@ from fusionrun.submit.journal import (
 from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
 from fusionrun.submit.standing import standing
 from fusionrun.submit.submit import choose_executor, first_submission
+from fusionrun.submit.waiting import NO_WAIT, After, Kind, Wait, wait_for
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -42,6 +44,7 @@ class Resumed(NamedTuple):
         executor: who carries it on.
         job_id: as which job.
         snapshot: id of the code it runs.
+        waits: what it still waits for, in words; empty for nothing.
         verdict: the scheduler's; None without one.
     """
 
@@ -50,6 +53,7 @@ class Resumed(NamedTuple):
     executor: Executor
     job_id: str
     snapshot: str
+    waits: str
     verdict: Verdict | None
 
 
@@ -69,7 +73,8 @@ def resume(
         allow_inexact: it may go on where its bits will be others; until it is resumed again.
 
     Raises:
-        UserError: it has completed, it goes on already, or its code is gone.
+        UserError: it has completed, it goes on already, its code is gone, or what it was to wait
+            for has failed.
         SchedulerError: the scheduler refused, or is out of reach.
     """
     layout = RunLayout(layout.root.absolute())
@@ -87,6 +92,8 @@ def _resume(
         raise UserError(f"{layout.id}: goes on already: {found.words}")
     plan = read_plan(layout.plan)
     submission = _submission(layout, plan, slurm, executor)
+    wait = _wait(layout, submission, slurm)
+    submission = replace(submission, after=wait.after)
     with rejected_on_error(layout):
         write_submission(layout, submission)
         if allow_inexact:
@@ -99,10 +106,10 @@ def _resume(
                 layout, plan, submission.python, submission.pythonpath, submission.slurm
             )
             write_text(layout.job_script, text)
-    verdict = ask(layout, slurm) if submission.executor == "slurm" else None
-    job_id = hand_over(layout, slurm)
-    snapshot = str(submission.snapshot["id"])
-    return Resumed(layout, found.words, submission.executor, job_id, snapshot, verdict)
+    said = ask(layout, slurm, wait.arguments) if submission.executor == "slurm" else None
+    job_id = hand_over(layout, slurm, wait.arguments)
+    snapshot, waits = str(submission.snapshot["id"]), wait.words if wait.after else ""
+    return Resumed(layout, found.words, submission.executor, job_id, snapshot, waits, said)
 
 
 def _submission(
@@ -115,8 +122,19 @@ def _submission(
     find_snapshot(snapshots_dir(runs_dir), str(before.snapshot.get("id")))
     settings = dict(before.slurm) or _settings(plan)
     wanted = executor or before.executor
-    again = replace(before.changed("preparing"), executor=wanted, after=None)
+    again = replace(before.changed("preparing"), executor=wanted)
     return replace(again, slurm=settings if wanted == "slurm" else {}, host=socket.gethostname())
+
+
+def _wait(layout: RunLayout, submission: Submission, slurm: Slurm) -> Wait:
+    """What it still has to wait for: a run that has begun once had nothing more to wait for."""
+    after = submission.after
+    if after is None or read_status(layout).attempts:
+        return NO_WAIT
+    runs_dir = layout.root.parent
+    kind: Kind = "any" if after["kind"] == "any" else "ok"
+    other = After(RunLayout(runs_dir / after["run"]), kind)
+    return wait_for(other, submission.executor, runs_dir, slurm)
 
 
 def _first(runs_dir: Path, plan: Plan, slurm: Slurm, executor: Executor | None) -> Submission:

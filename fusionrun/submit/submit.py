@@ -27,7 +27,7 @@ from fusionrun.submit.forecast import Forecast, forecast, measured
 from fusionrun.submit.handing import rejected_on_error
 from fusionrun.submit.journal import Executor, Submission, now, write_submission
 from fusionrun.submit.snapshot import Snapshot, scan, store
-from fusionrun.submit.waiting import After, Wait, wait_for
+from fusionrun.submit.waiting import NO_WAIT, After, Wait, wait_for
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -139,7 +139,7 @@ def draft(order: Order, slurm: Slurm) -> Draft:
         world_size, limit = asked_for(settings), limit_s(settings)
         slurm.ping()
     after = order.after
-    wait = wait_for(after, chosen.executor, order.runs_dir, slurm) if after else Wait(None, (), "")
+    wait = wait_for(after, chosen.executor, order.runs_dir, slurm) if after else NO_WAIT
     seen = measured(plan, order.runs_dir)
     drafted = Draft(
         order=order,

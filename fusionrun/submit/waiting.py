@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fusionrun.errors import UserError
 from fusionrun.store.layout import RunLayout
@@ -13,7 +13,7 @@ from fusionrun.submit.standing import standing
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm
 
-__all__ = ["After", "Wait", "wait_for"]
+__all__ = ["NO_WAIT", "After", "Kind", "Wait", "wait_for"]
 
 Kind = Literal["ok", "any"]
 
@@ -42,6 +42,10 @@ class Wait(NamedTuple):
     after: dict[str, str] | None
     arguments: tuple[str, ...]
     words: str
+
+
+NO_WAIT: Final = Wait(None, (), "")
+"""There was nothing to wait for from the first."""
 
 
 def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | None) -> Wait:

@@ -333,6 +333,21 @@ def test_a_run_after_another_never_waits_for_one_that_failed(site: Site) -> None
     assert json.loads(accepted.stdout)["waits_for"] is None
 
 
+def test_a_run_that_waited_waits_again_when_it_is_resumed(site: Site) -> None:
+    first = site.submit("first", LATER)
+    waiting = site.submit("waiting", "", "--after", first.id)
+    site.call("cancel", waiting.id)
+    resumed = site.call("resume", waiting.id)
+    assert f"waits       starts when {first.id} has completed" in resumed.stdout
+    dependency = site.cluster.job(job_of(waiting))["Dependency"]
+    assert dependency.startswith(f"afterok:{job_of(first)}")
+    site.cluster.run("scancel", job_of(first))
+    site.cluster.wait(job_of(waiting), "CANCELLED")
+    refused = site.call("resume", waiting.id)
+    assert refused.returncode == 2
+    assert f"`fusionrun resume {first.id}` lets it go on" in refused.stderr
+
+
 def test_a_snapshot_that_is_gone_is_refused_before_slurm_is_asked(site: Site) -> None:
     layout = site.submit("gone", LATER)
     site.call("cancel", layout.id)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,10 +85,22 @@ def prepare(
     if start.finished:
         return start
     layout = create_run(runs_dir, start.layout.id)
-    first(layout)
-    write_text(layout.recipe, recipe_text)
-    write_json(layout.plan, plan.to_json())  # the last one: now it is a run
+    with _removed_unless_made(layout):
+        first(layout)
+        write_text(layout.recipe, recipe_text)
+        write_json(layout.plan, plan.to_json())  # the last one: now it is a run
     return start
+
+
+@contextmanager
+def _removed_unless_made(layout: RunLayout) -> Iterator[None]:
+    """What was interrupted, or found no space, leaves no directory that is no run."""
+    try:
+        yield
+    except BaseException:
+        if not layout.plan.exists():
+            shutil.rmtree(layout.root, ignore_errors=True)
+        raise
 
 
 def earlier_runs(runs_dir: Path, identity: str) -> Iterator[RunLayout]:
@@ -147,8 +161,6 @@ def discard_if_empty(layout: RunLayout) -> None:
     For a run that was refused when it began, such as for a number in the data that is none: what
     a user mends in the recipe or the data makes another run.
     """
-    import shutil
-
     status = read_status(layout)
     if status.step == 0 and status.attempts <= 1 and not layout.all_components.exists():
         shutil.rmtree(layout.root, ignore_errors=True)

@@ -36,6 +36,7 @@ def runs(json: JsonOption = False, runs: RunsOption = None) -> None:
 
 
 def _print(seen: Look, directory: Path) -> None:
+    from fusionrun.store.runs import no_runs
     from fusionrun.watch.columns import make_console
     from fusionrun.watch.listing import listing
 
@@ -43,4 +44,4 @@ def _print(seen: Look, directory: Path) -> None:
         console = make_console()
         console.print(listing(seen, console.width))
     else:
-        typer.echo(f"{directory}: no runs")
+        typer.echo(no_runs(directory))

@@ -94,6 +94,7 @@ def _as_json(seen: Look, directory: Path, run: str | None, indent: int | None) -
 
 
 def _print(seen: Look, directory: Path, run: str | None, console: Console) -> None:
+    from fusionrun.store.runs import no_runs
     from fusionrun.watch.screen import print_run, summary, table, unreachable_note
 
     if run is not None:
@@ -102,6 +103,6 @@ def _print(seen: Look, directory: Path, run: str | None, console: Console) -> No
         console.print(table(seen, console.width))
         console.print(summary(seen), style="dim", highlight=False)
     else:
-        typer.echo(f"{directory}: no runs")
+        typer.echo(no_runs(directory))
     if note := unreachable_note(seen):
         typer.echo(note, err=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from fusionrun.errors import RunNotFoundError, UserError
 from fusionrun.store.layout import RunLayout
 
-__all__ = ["create_run", "find_run", "list_runs", "newest_with", "next_free", "runs_dir"]
+__all__ = ["create_run", "find_run", "list_runs", "newest_with", "next_free", "no_runs", "runs_dir"]
 
 _ELSEWHERE = "Look elsewhere with --runs DIR or the environment variable FUSIONRUN_RUNS."
 _SHOWN = 10
@@ -136,9 +136,14 @@ def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
     raise _ambiguous(wanted, found) if found else _unknown(runs_dir, wanted, runs)
 
 
-def _no_runs(runs_dir: Path, wanted: str) -> RunNotFoundError:
+def no_runs(runs_dir: Path) -> str:
+    """What to say of a directory without a run, or of one that is not there."""
     what = "no runs there" if runs_dir.is_dir() else "no such directory of runs"
-    return RunNotFoundError(f"{wanted}: not found; {runs_dir.absolute()}: {what}\n  {_ELSEWHERE}")
+    return f"{runs_dir.absolute()}: {what}\n  {_ELSEWHERE}"
+
+
+def _no_runs(runs_dir: Path, wanted: str) -> RunNotFoundError:
+    return RunNotFoundError(f"{wanted}: not found; {no_runs(runs_dir)}")
 
 
 def _ambiguous(wanted: str, found: Sequence[RunLayout]) -> RunNotFoundError:

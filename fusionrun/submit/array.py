@@ -232,14 +232,16 @@ def place_array(draft: ArrayDraft) -> tuple[Array, ...]:
     """
     made = tuple(arrays(draft))
     store(draft.snapshot)
-    for array in made:
-        for slot in array.slots:
+    with ExitStack() as stack:
+        for slot in (slot for array in made for slot in array.slots):
             _place(slot, draft)
-        array.layout.root.mkdir(parents=True, exist_ok=True)
-        make_folder(array.layout.logs)
-        lines = "".join(f"{slot.layout.root}\n" for slot in array.slots)
-        write_text(array.layout.points, lines)
-        write_text(array.layout.job_script, array.script)
+            stack.enter_context(rejected_on_error(slot.layout))
+        for array in made:
+            array.layout.root.mkdir(parents=True, exist_ok=True)
+            make_folder(array.layout.logs)
+            lines = "".join(f"{slot.layout.root}\n" for slot in array.slots)
+            write_text(array.layout.points, lines)
+            write_text(array.layout.job_script, array.script)
     return made
 
 

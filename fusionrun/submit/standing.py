@@ -122,7 +122,7 @@ def _ended(submission: Submission | None, status: Status) -> Standing:
     if status.state in _ENDED:
         return Standing(False, status.state, is_complete=status.state == "completed")
     if submission and submission.state in ("rejected", "cancelled"):
-        return Standing(False, submission.state)
+        return Standing(False, "rejected" if submission.state == "rejected" else "stopped")
     if status.state == "prepared":
         return Standing(False, "never begun")
     if status.state == "queued":

@@ -42,7 +42,6 @@ STYLES: Final = {
     "requeued": "cyan",
     "stopping": "yellow",
     "stopped": "yellow",
-    "cancelled": "yellow",
     "hung?": "bold red",
     "failed": "bold red",
     "rejected": "bold red",

@@ -27,14 +27,13 @@ Word: TypeAlias = Literal[
     "completed",
     "stopped",
     "failed",
-    "cancelled",
     "rejected",
     "hung?",
     "lost",
     "unknown",
 ]
 
-ENDED: Final = frozenset({"completed", "stopped", "failed", "cancelled", "rejected", "lost"})
+ENDED: Final = frozenset({"completed", "stopped", "failed", "rejected", "lost"})
 """Nothing more comes of these by itself."""
 
 HUNG_S: Final = 60.0
@@ -276,7 +275,7 @@ def _cancelled(facts: Facts, cause: Cause | None) -> RunState:
     asked = facts.handed == "cancelled" or facts.outcome_reason == "cancel"
     why = facts.last_event("cancelled").get("why") or ("by `fusionrun cancel`" if asked else "")
     words = str(why or "") or (cause.words if cause else "")
-    return RunState("cancelled", words, how_to_go_on(facts), cause=cause)
+    return RunState("stopped", words, how_to_go_on(facts), cause=cause)
 
 
 def _stopped(facts: Facts, job: QueuedJob | None) -> RunState:

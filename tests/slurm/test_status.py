@@ -263,13 +263,13 @@ def test_a_trainer_that_is_stopped_hangs_and_one_that_is_killed_has_failed(
     assert f"fusionrun resume {layout.id}" in run["advice"]
 
 
-def test_a_scancelled_run_is_cancelled(
+def test_a_scancelled_run_is_stopped(
     cluster: Cluster, slurm_env: dict[str, str], tmp_path: Path
 ) -> None:
     (layout,) = submitted(cluster, tmp_path, "slurm: {nodes: 1}")
     until(lambda: seen(layout.root.parent, slurm_env, layout.id)["state"] == "running")
     cluster.run("scancel", seen(layout.root.parent, slurm_env, layout.id)["job"]["id"])
-    until(lambda: seen(layout.root.parent, slurm_env, layout.id)["state"] == "cancelled")
+    until(lambda: seen(layout.root.parent, slurm_env, layout.id)["state"] == "stopped")
 
 
 def test_each_run_of_an_array_has_its_own_task(
@@ -312,7 +312,7 @@ def test_what_slurm_has_forgotten_the_runs_directory_tells(forgetful: Cluster, r
 
     until(none_known, 180)
     words = {run["id"]: run["state"] for run in status(runs, env)[1]["runs"]}
-    assert words == {"cancelled": "cancelled", "failed": "failed"}
+    assert words == {"cancelled": "stopped", "failed": "failed"}
     assert "boom" in seen(runs, env, "failed")["why"]
 
 

@@ -144,9 +144,10 @@ def test_a_rejected_run_shows_the_schedulers_words(made: Made) -> None:
     assert (seen.word, seen.why) == ("rejected", "Slurm refuses it")
 
 
-def test_a_stop_by_cancel_is_cancelled(made: Made) -> None:
+def test_a_stop_by_cancel_says_by_whom(made: Made) -> None:
     made.journal("cancelled", job_id="12").status("stopped").outcome("stopped", "cancel")
-    assert stands(made).word == "cancelled"
+    seen = stands(made)
+    assert (seen.word, seen.why) == ("stopped", "by `fusionrun cancel`")
 
 
 def test_a_stop_that_did_not_go_on_says_why(made: Made) -> None:
@@ -163,7 +164,7 @@ def test_a_stop_that_did_not_go_on_says_why(made: Made) -> None:
         ("OUT_OF_MEMORY", "failed", "out_of_memory"),
         ("NODE_FAIL", "failed", "node"),
         ("PREEMPTED", "failed", "preempted"),
-        ("CANCELLED", "cancelled", "user"),
+        ("CANCELLED", "stopped", "user"),
     ],
 )
 def test_a_job_that_died_in_training_tells_why(

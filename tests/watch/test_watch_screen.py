@@ -137,6 +137,19 @@ def test_no_runs_is_no_error(tmp_path: Path) -> None:
     assert json.loads(fusionrun("runs", "--json", "--runs", tmp_path).stdout)["runs"] == []
 
 
+@pytest.mark.parametrize("command", ["status", "runs"])
+def test_a_directory_of_runs_that_is_not_there_is_named(command: str, tmp_path: Path) -> None:
+    done = fusionrun(command, "--runs", tmp_path / "gone")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{tmp_path / 'gone'}: no such directory of runs\n")
+
+
+def test_of_a_directory_that_is_not_there_no_run_can_be_meant(tmp_path: Path) -> None:
+    done = fusionrun("status", "a", "--runs", tmp_path / "gone")
+    assert done.returncode == 3
+    assert f"{tmp_path / 'gone'}: no such directory of runs" in done.stderr
+
+
 def test_runs_shows_the_headline_of_the_results(tmp_path: Path) -> None:
     made = Made(tmp_path / "a").status("completed")
     paths = {"global": 0.9, "pixels": 0.85, "fourier": 0.7, "mean_of_experts": 0.95}

@@ -78,7 +78,7 @@ def submit(
             set_ or [],
             site,
             runs,
-            waits=after is not None or after_any is not None,
+            after=_after(runs, after, after_any),
             executor=executor.value if executor else None,
             template=_text(template),
             dry_run=dry_run,

@@ -1,4 +1,4 @@
-"""`fusionrun submit` for a recipe with a sweep: all of its points, as an array of Slurm."""
+"""`fusionrun submit` for a recipe with a sweep: all of its points, as an array or one by one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from fusionrun.slurm.client import Slurm
     from fusionrun.submit.array import Array, ArrayDraft, Queued
+    from fusionrun.submit.journal import Executor
+    from fusionrun.submit.waiting import After
 
 
 def submit_sweep(
@@ -20,41 +22,42 @@ def submit_sweep(
     site: str | None,
     runs: str | None,
     *,
-    waits: bool,
-    executor: str | None,
+    after: After | None,
+    executor: Executor | None,
     template: str | None,
     dry_run: bool,
     new: bool,
     json: bool,
 ) -> None:
-    """Plan every point, then queue what has not completed."""
-    from fusionrun.errors import NotYetError
+    """Plan every point, then hand over what has not completed."""
     from fusionrun.plan.sweep import plan_points
     from fusionrun.plan.unsupported import refuse_unsupported
     from fusionrun.recipe.site import site_file
     from fusionrun.slurm.client import Slurm
     from fusionrun.store.runs import runs_dir
-    from fusionrun.submit.array import arrays, draft_array, place_array, queue_array
+    from fusionrun.submit.array import arrays, draft_array, hand_over_array, place_array
 
-    if executor == "local":
-        raise NotYetError(
-            "a sweep goes to Slurm as an array; here, submit its points one by one: "
-            "remove 'sweep' and give --set KEY=VALUE"
-        )
-    if waits:
-        raise NotYetError("a sweep cannot wait for a run yet; submit it when that run has ended")
     directory = runs_dir(runs)
     source, points = plan_points(recipe, settings, directory, site_file(site))
     for point in points:
         refuse_unsupported(point.plan)
     slurm = Slurm()
-    draft = draft_array(source, points, directory, slurm, new=new, template=template)
+    draft = draft_array(
+        source,
+        points,
+        directory,
+        slurm,
+        executor=executor,
+        after=after,
+        new=new,
+        template=template,
+    )
     if not json:
         typer.echo("\n".join(_screen(draft)))
     if dry_run:
-        _dry_run(tuple(arrays(draft)), slurm, json)
+        _dry_run(draft, tuple(arrays(draft)), slurm, json)
         return
-    queued = [queue_array(array, slurm) for array in place_array(draft)]
+    queued = [hand_over_array(array, draft, slurm) for array in place_array(draft)]
     if json:
         _print_json(draft, queued)
         return
@@ -76,27 +79,38 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
     yield f"snapshot    {draft.snapshot.id}: {len(draft.snapshot.files)} files"
     if draft.snapshot.left_out:
         yield f"left out    {draft.snapshot.left_out_in_words}"
-    throttle = draft.settings["array_throttle"]
-    if throttle:
-        yield f"at once     {throttle}"
+    if draft.wait.words:
+        yield f"waits       {draft.wait.words}"
+    if at_once := _at_once(draft):
+        yield f"at once     {at_once}"
 
 
-def _dry_run(made: Sequence[Array], slurm: Slurm, json: bool) -> None:
+def _at_once(draft: ArrayDraft) -> str:
+    """How many train at the same time; those that go on already nobody counts."""
+    most = 1 if draft.executor == "local" else draft.settings["array_throttle"]
+    living = sum(slot.fate == "living" for slot in draft.slots)
+    if not most or not draft.submitted:
+        return ""
+    beside = f", beside the {living} that were submitted before" if living else ""
+    return f"{most}{beside}"
+
+
+def _dry_run(draft: ArrayDraft, made: Sequence[Array], slurm: Slurm, json: bool) -> None:
     from json import dumps
 
     from fusionrun.errors import SchedulerError
     from fusionrun.slurm.words import explained
     from fusionrun.submit.array import verdict_on
 
-    said = [verdict_on(array, slurm) for array in made]
+    said = [verdict for array in made if (verdict := verdict_on(array, draft, slurm))]
     if json:
         scripts = [
             {"script": array.script, "accepted": verdict.accepted, "verdict": verdict.words}
-            for array, verdict in zip(made, said, strict=True)
+            for array, verdict in zip(made, said, strict=False)
         ]
         typer.echo(dumps({"state": "dry run", "arrays": scripts}, indent=2, ensure_ascii=False))
     else:
-        for array, verdict in zip(made, said, strict=True):
+        for array, verdict in zip(made, said, strict=False):  # (none here, without Slurm)
             typer.echo(f"\n{array.script.rstrip()}\n")
             typer.echo(f"verdict     {verdict.words}")
         typer.echo("nothing was written, nothing was queued")
@@ -107,9 +121,12 @@ def _dry_run(made: Sequence[Array], slurm: Slurm, json: bool) -> None:
 
 def _queued_lines(queued: Queued) -> Iterator[str]:
     array = queued.array
-    yield f"verdict     {queued.verdict.words}"
-    yield f"script      {array.layout.job_script}"
-    yield f"array       {queued.job_id}: {len(array.slots)} tasks"
+    if queued.verdict:
+        yield f"verdict     {queued.verdict.words}"
+        yield f"script      {array.layout.job_script}"
+        yield f"array       {queued.job_id}: {len(array.slots)} tasks"
+    else:
+        yield f"process     {queued.job_id}: {len(array.slots)} runs, one after the other"
     yield "next        fusionrun status"
 
 
@@ -117,7 +134,7 @@ def _print_json(draft: ArrayDraft, queued: Sequence[Queued]) -> None:
     from json import dumps
 
     handles = {
-        slot.layout.id: f"{each.job_id}_{number}"
+        slot.layout.id: each.handle(number)
         for each in queued
         for number, slot in enumerate(each.array.slots)
     }

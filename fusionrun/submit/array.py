@@ -1,6 +1,7 @@
-"""A sweep in Slurm: every point a run of its own, all of them one array, or as few as need be.
+"""A sweep: every point a run of its own, all of them one array of Slurm, or as few as need be.
 
-What has completed is left out, what goes on is left alone, and what ended early goes on in its own
+Here, without Slurm, an array is what one supervisor has trained, one after the other. What has
+completed is left out, what goes on is left alone, and what ended early goes on in its own
 directory: submitting a sweep again submits what is missing.
 """
 
@@ -22,6 +23,7 @@ from fusionrun.plan.sweep import Point
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
+from fusionrun.slurm.quoting import refuse_control_characters
 from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout, run_id, slug
 from fusionrun.store.runs import next_free
@@ -29,6 +31,7 @@ from fusionrun.store.status import read_status
 from fusionrun.submit.asked import refuse_misread, script_of
 from fusionrun.submit.handing import alone, begin, rejected_on_error
 from fusionrun.submit.journal import (
+    Executor,
     Job,
     Submission,
     add_event,
@@ -37,10 +40,13 @@ from fusionrun.submit.journal import (
     record_job,
     write_submission,
 )
+from fusionrun.submit.local import start
+from fusionrun.submit.local_sweep import MODULE
 from fusionrun.submit.queueing import jobs_of, queue_script
 from fusionrun.submit.snapshot import Snapshot, scan, store
 from fusionrun.submit.standing import standing
-from fusionrun.submit.submit import first_submission
+from fusionrun.submit.submit import choose_executor, first_submission
+from fusionrun.submit.waiting import NO_WAIT, After, Wait, wait_for
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -51,8 +57,8 @@ __all__ = [
     "Queued",
     "Slot",
     "draft_array",
+    "hand_over_array",
     "place_array",
-    "queue_array",
     "verdict_on",
 ]
 
@@ -98,6 +104,8 @@ class ArrayDraft:
     snapshot: Snapshot
     template: str | None
     max_array_size: int
+    executor: Executor
+    wait: Wait
 
     @property
     def submitted(self) -> tuple[Slot, ...]:
@@ -106,7 +114,7 @@ class ArrayDraft:
 
 
 class Array(NamedTuple):
-    """One array: its directory, its runs in the order of its tasks, and its script."""
+    """One array: its directory, its runs in the order of its tasks, its script (empty here)."""
 
     layout: RunLayout
     slots: tuple[Slot, ...]
@@ -114,11 +122,21 @@ class Array(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """An array that stands in the queue."""
+    """An array that was handed over.
+
+    Attributes:
+        array: which.
+        job_id: Slurm's; here the process id of its supervisor.
+        verdict: Slurm's; None without it.
+    """
 
     array: Array
     job_id: str
-    verdict: Verdict
+    verdict: Verdict | None
+
+    def handle(self, number: int) -> str:
+        """What carries out its run of that number."""
+        return f"{self.job_id}_{number}" if self.verdict else self.job_id
 
 
 def draft_array(
@@ -127,6 +145,8 @@ def draft_array(
     runs_dir: Path,
     slurm: Slurm,
     *,
+    executor: Executor | None = None,
+    after: After | None = None,
     new: bool = False,
     template: str | None = None,
 ) -> ArrayDraft:
@@ -137,18 +157,23 @@ def draft_array(
         points: its points, planned.
         runs_dir: where runs live.
         slurm: the cluster.
+        executor: slurm or local; None: whichever fits.
+        after: a run that all points wait for.
         new: a new run for each point, whatever became of those before.
         template: of the batch script, a user's own.
 
     Raises:
         RecipeError: settings that Slurm would accept in silence.
+        UserError: what they should wait for has failed, or the code cannot be copied.
         SchedulerError: the scheduler is out of reach.
     """
-    slurm.ping()
     settings = plain(source.recipe.slurm or SlurmSection())
-    refuse_misread(settings, source)
+    chosen, size = choose_executor(executor, points[0].plan, slurm).executor, ""
+    if chosen == "slurm":
+        refuse_misread(settings, source)
+        slurm.ping()
+        size = slurm.config().get("MaxArraySize", "")
     slots = tuple(_slot(point, runs_dir, slurm, new=new) for point in points)
-    size = slurm.config().get("MaxArraySize", "")
     return ArrayDraft(
         source=source,
         slots=slots,
@@ -157,6 +182,8 @@ def draft_array(
         snapshot=scan(source.base_dir, runs_dir),
         template=template,
         max_array_size=int(size) if size.isdecimal() else DEFAULT_MAX_ARRAY_SIZE,
+        executor=chosen,
+        wait=wait_for(after, chosen, runs_dir, slurm) if after else NO_WAIT,
     )
 
 
@@ -178,15 +205,20 @@ def _slot(point: Point, runs_dir: Path, slurm: Slurm, *, new: bool) -> Slot:
 def arrays(draft: ArrayDraft) -> Iterator[Array]:
     """The arrays of a draft: one for each code that its runs are made of, none above MaxArraySize.
 
-    A run that goes on keeps the code it began with.
+    A run that goes on keeps the code it began with. Here there is one for all of them.
     """
+    if draft.executor == "local":
+        if draft.submitted:
+            refuse_control_characters(str(draft.runs_dir.absolute()))  # (a line for each run)
+            yield Array(_folder(draft.submitted, draft), draft.submitted, "")
+        return
     for paths, group in groupby(
         sorted(draft.submitted, key=lambda slot: (_code(slot, draft), slot.fate == "goes on")),
         key=lambda slot: _code(slot, draft),
     ):
         slots = tuple(group)
-        for start in range(0, len(slots), draft.max_array_size):
-            yield _array(slots[start : start + draft.max_array_size], paths, draft)
+        for first in range(0, len(slots), draft.max_array_size):
+            yield _array(slots[first : first + draft.max_array_size], paths, draft)
 
 
 def _code(slot: Slot, draft: ArrayDraft) -> tuple[str, ...]:
@@ -198,9 +230,7 @@ def _array(slots: tuple[Slot, ...], pythonpath: tuple[str, ...], draft: ArrayDra
     from fusionrun.slurm.script import Job as ScriptJob
     from fusionrun.slurm.script import render
 
-    ids = "\n".join(slot.layout.id for slot in slots)
-    name = f"{slug(draft.source.recipe.name)}-sweep-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
-    layout = RunLayout(draft.runs_dir.absolute() / FOLDER / name)
+    layout = _folder(slots, draft)
     script = render(
         ScriptJob(
             run_id=layout.id,
@@ -216,12 +246,20 @@ def _array(slots: tuple[Slot, ...], pythonpath: tuple[str, ...], draft: ArrayDra
     return Array(layout, slots, script)
 
 
-def verdict_on(array: Array, slurm: Slurm) -> Verdict:
-    """What the scheduler says to an array that is not placed. Queues nothing, leaves nothing."""
+def _folder(slots: tuple[Slot, ...], draft: ArrayDraft) -> RunLayout:
+    ids = "\n".join(slot.layout.id for slot in slots)
+    name = f"{slug(draft.source.recipe.name)}-sweep-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
+    return RunLayout(draft.runs_dir.absolute() / FOLDER / name)
+
+
+def verdict_on(array: Array, draft: ArrayDraft, slurm: Slurm) -> Verdict | None:
+    """What the scheduler says to an array that is not placed; None without it. Leaves nothing."""
+    if draft.executor == "local":
+        return None
     with tempfile.TemporaryDirectory(prefix="fusionrun-") as folder:
         path = Path(folder, array.layout.job_script.name)
         path.write_text(array.script, encoding="utf-8")
-        return slurm.verdict(path)
+        return slurm.verdict(path, *draft.wait.arguments)
 
 
 def place_array(draft: ArrayDraft) -> tuple[Array, ...]:
@@ -241,7 +279,8 @@ def place_array(draft: ArrayDraft) -> tuple[Array, ...]:
             make_folder(array.layout.logs)
             lines = "".join(f"{slot.layout.root}\n" for slot in array.slots)
             write_text(array.layout.points, lines)
-            write_text(array.layout.job_script, array.script)
+            if array.script:
+                write_text(array.layout.job_script, array.script)
     return made
 
 
@@ -261,6 +300,8 @@ def _place(slot: Slot, draft: ArrayDraft) -> None:
     else:
         write_submission(layout, submission)
     make_folder(layout.logs)
+    if draft.executor == "local":
+        return
     # A run's own script, for when it goes on alone.
     text = script_of(
         layout, plan, submission.python, submission.pythonpath, draft.settings, draft.template
@@ -270,43 +311,65 @@ def _place(slot: Slot, draft: ArrayDraft) -> None:
 
 def _submission(slot: Slot, draft: ArrayDraft) -> Submission:
     before = read_submission(slot.layout) if slot.fate == "goes on" else None
+    settings = draft.settings if draft.executor == "slurm" else {}
     if before is not None:
         again = before.changed("preparing")
-        return replace(again, executor="slurm", slurm=draft.settings, after=None)
-    return first_submission("slurm", draft.snapshot, draft.settings)
+        return replace(again, executor=draft.executor, slurm=settings, after=draft.wait.after)
+    return first_submission(draft.executor, draft.snapshot, settings, draft.wait.after)
 
 
-def _refuse_living(slot: Slot, slurm: Slurm) -> None:
-    """Somebody may have handed it over since the draft."""
-    submission = read_submission(slot.layout)
-    known = {job.id for job in submission.jobs} if submission else set()
-    if living := jobs_of(slurm, slot.layout, known):
-        raise UserError(f"{slot.layout.id}: job {living[-1].handle} goes on with it already")
-
-
-def queue_array(array: Array, slurm: Slurm) -> Queued:
-    """Hand one array to Slurm.
+def hand_over_array(array: Array, draft: ArrayDraft, slurm: Slurm) -> Queued:
+    """Hand one array to Slurm, or to a supervisor here.
 
     Raises:
-        SchedulerError: it refuses, and the runs are marked rejected; or nobody knows.
+        UserError: somebody was faster with one of its runs.
+        SchedulerError: it is refused, and the runs are marked rejected; or nobody knows.
     """
-    from fusionrun.slurm.words import explained
-
     with ExitStack() as stack:
         for slot in array.slots:
             if slot.fate == "goes on":  # (a new one nobody else knows)
                 stack.enter_context(alone(slot.layout))
-                _refuse_living(slot, slurm)
+                _refuse_living(slot, draft, slurm)
             stack.enter_context(rejected_on_error(slot.layout))
-        verdict = slurm.verdict(array.layout.job_script)
-        if not verdict.accepted:
-            raise SchedulerError(explained(f"{array.layout.id}: Slurm refuses it", verdict.words))
+        verdict = _asked(array, draft, slurm)
         for slot in array.slots:
             begin(slot.layout)
-        job_id = queue_script(slurm, array.layout)
-    for number, slot in enumerate(array.slots):
-        handle = f"{job_id}_{number}"
-        attempt = read_status(slot.layout).attempts + 1
-        record_job(slot.layout, Job(handle, now(), attempt))
-        add_event(slot.layout, "queued", job_id=handle, executor="slurm", array=array.layout.id)
-    return Queued(array, job_id, verdict)
+        if draft.executor == "local":
+            own = first_submission("local", draft.snapshot, {})
+            queued = Queued(array, start(array.layout, own, MODULE), verdict)
+        else:
+            job_id = queue_script(slurm, array.layout, draft.wait.arguments)
+            queued = Queued(array, job_id, verdict)
+    _record(queued, draft)
+    return queued
+
+
+def _refuse_living(slot: Slot, draft: ArrayDraft, slurm: Slurm) -> None:
+    """Somebody may have handed it over since the draft."""
+    submission = read_submission(slot.layout)
+    known = {job.id for job in submission.jobs} if submission else set()
+    if draft.executor == "slurm" and (living := jobs_of(slurm, slot.layout, known)):
+        raise UserError(f"{slot.layout.id}: job {living[-1].handle} goes on with it already")
+    if draft.executor == "local" and (pid := standing(slot.layout, slurm).pid):
+        raise UserError(f"{slot.layout.id}: process {pid} goes on with it already")
+
+
+def _asked(array: Array, draft: ArrayDraft, slurm: Slurm) -> Verdict | None:
+    from fusionrun.slurm.words import explained
+
+    if draft.executor == "local":
+        return None
+    verdict = slurm.verdict(array.layout.job_script, *draft.wait.arguments)
+    if not verdict.accepted:
+        raise SchedulerError(explained(f"{array.layout.id}: Slurm refuses it", verdict.words))
+    return verdict
+
+
+def _record(queued: Queued, draft: ArrayDraft) -> None:
+    """Into each run's records; a supervisor here has written itself into the journals."""
+    for number, slot in enumerate(queued.array.slots):
+        handle = queued.handle(number)
+        if draft.executor == "slurm":
+            record_job(slot.layout, Job(handle, now(), read_status(slot.layout).attempts + 1))
+        about = {"executor": draft.executor, "array": queued.array.layout.id}
+        add_event(slot.layout, "queued", job_id=handle, **about)

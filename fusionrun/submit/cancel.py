@@ -51,19 +51,19 @@ def cancel(layout: RunLayout, *, at_once: bool, slurm: Slurm | None = None) -> C
     found = standing(layout, slurm)
     if not found.is_living:
         return Cancelled("nothing", f"{layout.id}: nothing to cancel: {found.words}")
-    if not (at_once or _waits(found)):
+    if not (at_once or found.waits):
         _note(layout, "cancel")
         write_json(layout.stop_request, {"reason": "cancel", "time": now()})
         return Cancelled("asked", f"{layout.id}: saves and stops at its next step ({found.words})")
+    if found.waits and not found.job:
+        _note(layout, "cancel")
+        _mark_ended(layout)
+        return Cancelled("removed", f"{layout.id}: taken from the sweep")
     if found.job:
         return _end_job(layout, found, slurm)
     if not at_once:
         raise UserError(f"{layout.id}: {found.words}; try again in a moment")
     return _kill(layout, found)
-
-
-def _waits(found: Standing) -> bool:
-    return found.job is not None and found.job.state == "PENDING"
 
 
 def _note(layout: RunLayout, how: str) -> None:
@@ -80,7 +80,7 @@ def _end_job(layout: RunLayout, found: Standing, slurm: Slurm | None) -> Cancell
         raise RuntimeError("no job to end")
     _note(layout, "cancel --now")
     (slurm or Slurm()).cancel(job.handle)
-    if _waits(found):
+    if found.waits:
         _mark_ended(layout)
         return Cancelled("removed", f"{layout.id}: job {job.handle} taken from the queue")
     return Cancelled("killed", f"{layout.id}: job {job.handle} ended at once")

@@ -45,6 +45,7 @@ class Job:
         host: locally, the machine; empty for Slurm.
         born: locally, when the process began, in the kernel's ticks, so that another process that
             later bears its id is not taken for it.
+        sweep: locally, the sweep whose supervisor that is; empty for the run's own.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Job:
     attempt: int
     host: str = ""
     born: int = 0
+    sweep: str = ""
 
 
 @dataclass(frozen=True)

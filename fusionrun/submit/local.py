@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -28,7 +29,7 @@ from fusionrun.store.status import read_status
 from fusionrun.submit.journal import Job, Submission, add_event, now, read_submission, record_job
 from fusionrun.submit.process import born
 
-__all__ = ["environment", "start"]
+__all__ = ["environment", "leave_behind", "start"]
 
 START_TIMEOUT_S: Final = 60
 _POLL_S: Final = 1.0
@@ -39,19 +40,20 @@ _RANKS: Final = frozenset(
 )
 
 
-def start(layout: RunLayout, submission: Submission) -> str:
+def start(layout: RunLayout, submission: Submission, module: str = "fusionrun.submit.local") -> str:
     """Leave a supervisor behind, with this process's environment; returns its process id.
 
     It has entered itself into the journal by then.
 
     Args:
-        layout: the run, its journal written.
+        layout: the run, its journal written; of a sweep, the directory of its records.
         submission: that journal.
+        module: what the supervisor runs.
 
     Raises:
         SchedulerError: it did not start.
     """
-    argv = [submission.python, "-m", "fusionrun.submit.local", str(layout.root.absolute())]
+    argv = [submission.python, "-m", module, str(layout.root.absolute())]
     try:
         done = subprocess.run(
             argv,
@@ -87,6 +89,21 @@ def environment(around: Mapping[str, str], submission: Submission) -> dict[str, 
 def main() -> int:
     """Leave a supervisor behind and print its process id once the journal has it."""
     layout = RunLayout(Path(sys.argv[1]))
+    return leave_behind(layout, lambda job: _enter(layout, job), lambda: _supervise(layout))
+
+
+def _enter(layout: RunLayout, job: Job) -> None:
+    record_job(layout, replace(job, attempt=read_status(layout).attempts + 1))
+
+
+def leave_behind(layout: RunLayout, enter: Callable[[Job], object], work: Callable[[], int]) -> int:
+    """Leave a process of its own session behind that does the work; prints its process id.
+
+    Args:
+        layout: has the log that the process writes.
+        enter: writes the process into the journal; its id is printed after that.
+        work: returns the process's exit code.
+    """
     try:
         make_folder(layout.logs)
         log = open_appending(layout.log)
@@ -101,20 +118,22 @@ def main() -> int:
         return 0
     os.setsid()
     os.close(ear)
-    _become_supervisor(layout, log, mouth)
+    _become_supervisor(log, mouth, enter, work)
 
 
-def _become_supervisor(layout: RunLayout, log: int, mouth: int) -> NoReturn:
+def _become_supervisor(
+    log: int, mouth: int, enter: Callable[[Job], object], work: Callable[[], int]
+) -> NoReturn:
     code = 1
     try:
         null = os.open(os.devnull, os.O_RDONLY)
         for descriptor, stream in ((null, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, stream)
-        pid, attempt = os.getpid(), read_status(layout).attempts + 1
-        record_job(layout, Job(str(pid), now(), attempt, socket.gethostname(), born(pid)))
+        pid = os.getpid()
+        enter(Job(str(pid), now(), 0, socket.gethostname(), born(pid)))
         with os.fdopen(mouth, "w") as file:
             file.write(str(pid))
-        code = _supervise(layout)
+        code = work()
     except Exception:  # noqa: BLE001 (of a process that nobody waits for; the log has it)
         traceback.print_exc()
     finally:
@@ -127,7 +146,7 @@ def _supervise(layout: RunLayout) -> int:
     from fusionrun.submit.after import after
 
     try:
-        if why := _waited_in_vain(layout) or _code_is_gone(layout):
+        if why := _was_cancelled(layout) or _waited_in_vain(layout) or _code_is_gone(layout):
             return _give_up(layout, why)
         code = _train(layout)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -149,6 +168,12 @@ def _train(layout: RunLayout) -> int:
         signal.signal(signal.SIGTERM, pass_on)
         code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _was_cancelled(layout: RunLayout) -> str:
+    """Whether somebody has cancelled a point of a sweep at the moment when its turn came."""
+    submission = read_submission(layout)
+    return "it was cancelled" if submission and submission.state == "cancelled" else ""
 
 
 def _waited_in_vain(layout: RunLayout) -> str:

@@ -43,6 +43,7 @@ class Standing:
         job: its job in Slurm's queue; None where there is none.
         pid: its supervisor or trainer on this machine; None where there is none.
         is_certain: False: the scheduler could not be asked, and the files do not say.
+        waits: it is in a queue, of Slurm's or of a sweep here; nothing of it runs.
     """
 
     is_living: bool
@@ -51,6 +52,7 @@ class Standing:
     job: QueuedJob | None = None
     pid: int | None = None
     is_certain: bool = True
+    waits: bool = False
 
 
 def standing(layout: RunLayout, slurm: Slurm | None = None) -> Standing:
@@ -82,6 +84,11 @@ def _supervised(submission: Submission) -> Standing | None:
     job = submission.last_job
     if job is None or job.host != socket.gethostname() or not is_living(int(job.id), job.born):
         return None
+    if job.sweep:
+        if submission.state in ("cancelled", "rejected"):
+            return None  # (the sweep goes on without it)
+        words = f"waits for its turn in the sweep of process {job.id} on {job.host}"
+        return Standing(True, words, waits=True)
     words = f"process {job.id} on {job.host} carries it out"
     return Standing(True, words, pid=int(job.id))
 
@@ -99,7 +106,8 @@ def _in_slurm(
         return _unasked(submission, status, error)
     if jobs:
         job = jobs[-1]
-        return Standing(True, f"job {job.handle} {_DOES.get(job.state, job.state)}", job=job)
+        words = f"job {job.handle} {_DOES.get(job.state, job.state)}"
+        return Standing(True, words, job=job, waits=job.state == "PENDING")
     if _is_being_submitted(submission):
         return Standing(True, f"it is being submitted on {submission.host}")
     return _ended(submission, status)

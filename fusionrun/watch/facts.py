@@ -44,11 +44,13 @@ class HandedJob:
         id: Slurm's, or the process id of a local supervisor.
         host: the supervisor's machine; empty for Slurm.
         born: when the supervisor began, in the kernel's ticks; 0 when not known.
+        sweep: whose supervisor that is; empty for the run's own.
     """
 
     id: str
     host: str = ""
     born: int = 0
+    sweep: str = ""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,9 @@ def _totals(layout: RunLayout, status: Mapping[str, Any]) -> tuple[int, int]:
 def _jobs(journal: Mapping[str, Any]) -> tuple[HandedJob, ...]:
     listed = journal.get("jobs")
     found = [entry for entry in (listed if isinstance(listed, list) else []) if _has_id(entry)]
-    jobs = [HandedJob(text(e, "id"), text(e, "host"), whole(e, "born")) for e in found]
+    jobs = [
+        HandedJob(text(e, "id"), text(e, "host"), whole(e, "born"), text(e, "sweep")) for e in found
+    ]
     last = text(journal, "job_id")
     if last and last not in {job.id for job in jobs}:
         jobs.append(HandedJob(last))

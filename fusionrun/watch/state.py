@@ -94,11 +94,16 @@ def state_of(
         return _last_known(facts, now, hung_s)
     if job is not None and job.is_living:
         return _in_queue(facts, job, now, hung_s)
-    if facts.executor == "local" and facts.supervisor_lives:
+    if facts.executor == "local" and facts.supervisor_lives and not _left_sweep(facts):
         return _supervised(facts, now, hung_s)
     if facts.state == "running" and _may_train(facts, job, now, hung_s):
         return _training(facts, now, hung_s)
     return _over(facts, job, now)
+
+
+def _left_sweep(facts: Facts) -> bool:
+    """Whether the living supervisor is a sweep's that does not wait for this run any more."""
+    return bool(facts.jobs[-1].sweep) and facts.handed in ("cancelled", "rejected")
 
 
 def heartbeat_age_s(facts: Facts, now: float) -> float | None:
@@ -159,6 +164,8 @@ def _hung(facts: Facts, now: float) -> RunState:
 
 
 def _supervised(facts: Facts, now: float, hung_s: float) -> RunState:
+    if facts.jobs[-1].sweep:
+        return RunState("queued", f"waits for its turn in the sweep of process {facts.jobs[-1].id}")
     if facts.state == "running" and facts.trainer_lives is not False:
         return _training(facts, now, hung_s)
     if facts.state not in WAITING:

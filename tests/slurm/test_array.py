@@ -37,8 +37,8 @@ def fusionrun(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Com
     return call(*arguments, cwd=folder, env=environment(**cluster.env))
 
 
-def submitted(cluster: Cluster, folder: Path) -> dict[str, Any]:
-    done = fusionrun(cluster, folder, "submit", "r.yaml", "--json")
+def submitted(cluster: Cluster, folder: Path, *options: str) -> dict[str, Any]:
+    done = fusionrun(cluster, folder, "submit", "r.yaml", "--json", *options)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
@@ -113,7 +113,31 @@ def test_a_refused_array_marks_every_run_rejected(cluster: Cluster, folder: Path
     assert states == {"rejected"}
 
 
-def test_a_sweep_is_not_for_the_local_executor(cluster: Cluster, folder: Path) -> None:
-    done = fusionrun(cluster, folder, "submit", "r.yaml", "--executor", "local")
-    assert done.returncode == 2
-    assert "a sweep goes to Slurm as an array" in done.stderr
+def test_a_sweep_waits_for_a_run_and_ends_with_it(cluster: Cluster, folder: Path) -> None:
+    write_recipe(folder / "first.yaml", "first", more="slurm: {extra: {begin: now+1hour}}")
+    told = fusionrun(cluster, folder, "submit", "first.yaml", "--json").stdout
+    first = json.loads(told)
+    done = fusionrun(cluster, folder, "submit", "r.yaml", "--json", "--after", first["run"])
+    (array,) = json.loads(done.stdout)["arrays"]
+    assert cluster.job(array)["Dependency"].startswith(f"afterok:{first['job_id']}")
+    # As where the first goes on as another job: each task is told of that one.
+    Slurm(cluster.environment()).depend(f"{array}_5", f"afterany:{first['job_id']}")
+    assert cluster.job(f"{array}_5")["Dependency"].startswith(f"afterany:{first['job_id']}")
+    runs = [RunLayout(path) for path in (folder / "runs").glob("it-s*")]
+    waits = {json.dumps(s.after) for run in runs if (s := read_submission(run))}
+    assert waits == {json.dumps({"run": first["run"], "kind": "ok"})}
+    cluster.run("scancel", first["job_id"])
+    until("those that wait for its success are gone", lambda: gone(cluster, f"{array}_0"))
+
+
+def gone(cluster: Cluster, task: str) -> bool:
+    return task not in cluster.squeue("-h", "-r", "-o", "%i").split()
+
+
+def test_the_throttle_is_said_to_count_new_tasks_only(cluster: Cluster, folder: Path) -> None:
+    later = "--set=slurm.extra={begin: now+1hour}"
+    submitted(cluster, folder, later)
+    run = sorted((folder / "runs").glob("it-s*-s0"))[0]
+    fusionrun(cluster, folder, "cancel", run.name)
+    done = fusionrun(cluster, folder, "submit", "r.yaml", later, "--dry-run")
+    assert "at once     2, beside the 5 that were submitted before" in done.stdout

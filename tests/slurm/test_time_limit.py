@@ -1,4 +1,4 @@
-"""A run that Slurm itself stops at its time limit, and that ends as if it had never been stopped."""
+"""A run that Slurm itself stops at its time limit, and that ends as if nothing had been."""
 
 from __future__ import annotations
 

@@ -96,9 +96,8 @@ def _view(plan: Plan, submission: Preview | None, full: bool, json: bool) -> str
         return _dumped({**plan.to_json(), **more})
     parts = [screen.screen(plan, run_id(plan.name, plan.hash, plan.seed))]
     parts += [screen.every_value(plan)] if full else []
-    parts += (
-        ["\n".join(screen.labelled(submission.rows())), submission.script] if submission else []
-    )
+    if submission:
+        parts += ["\n".join(screen.labelled(submission.rows())), submission.script]
     return "\n\n".join(parts).rstrip("\n")
 
 

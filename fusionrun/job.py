@@ -67,7 +67,8 @@ def _joined(layout: RunLayout) -> Ranks:
     """All ranks together; where they do not come, that is this rank's error."""
     from fusionrun.plan.stored import read_plan
     from fusionrun.train.assemble import choose_device
-    from fusionrun.train.ranks import forget_errors, join_ranks, rank_place, record_error
+    from fusionrun.train.rank_errors import forget_errors, record_error
+    from fusionrun.train.ranks import join_ranks, rank_place
 
     forget_errors(layout, rank_place(os.environ))
     try:

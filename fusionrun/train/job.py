@@ -41,7 +41,8 @@ from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
 from fusionrun.train.metrics import Metrics
 from fusionrun.train.progress import progress
-from fusionrun.train.ranks import SINGLE, Ranks, record_error
+from fusionrun.train.rank_errors import record_error
+from fusionrun.train.ranks import SINGLE, Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.saver import PAUSE_S, Saver, tidy
 from fusionrun.train.step import Step

@@ -24,7 +24,7 @@ How the epochs use it:
 - Whatever one rank alone knows (the clock, a file, the best score) and all act upon goes through
   `ranks.from_first`, as does "the file is written": a rank that must wait for rank 0's file asks
   for a value that rank 0 gives once it is there.
-- Files of the run are written by rank 0 alone, but for `record_error`.
+- Files of the run are written by rank 0 alone, but for `rank_errors.record_error`.
 - A checkpoint is taken where `updater.pending_batches` is 0: within a window each rank holds its
   own part of the experts' gradient, and `Updater.state_dict` refuses.
 - Dropout draws from each rank's own generator: seed it by rank too, or all ranks drop the same;
@@ -39,10 +39,9 @@ import math
 import os
 import socket
 import struct
-import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final, NamedTuple, TypeVar
 
 import torch
@@ -52,8 +51,6 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from fusionrun.errors import TrainingError, UserError
-from fusionrun.store.atomic import make_folder, write_json
-from fusionrun.store.layout import RunLayout
 from fusionrun.train.roll_call import absent_ranks
 
 __all__ = [
@@ -61,10 +58,8 @@ __all__ = [
     "RankError",
     "RankPlace",
     "Ranks",
-    "forget_errors",
     "join_ranks",
     "rank_place",
-    "record_error",
 ]
 
 TIMEOUT_VARIABLE: Final = "FUSIONRUN_RANK_TIMEOUT_S"
@@ -326,55 +321,6 @@ def rank_place(environ: Mapping[str, str]) -> RankPlace:
                 "ask srun for one task (-n 1)"
             )
     return RankPlace(rank, size, local_rank, environ["MASTER_ADDR"], environ["MASTER_PORT"])
-
-
-def record_error(
-    layout: RunLayout, ranks: Ranks | RankPlace, step: int | None, error: BaseException
-) -> None:
-    """Writes this rank's error beside those of the others; the earliest of them is the culprit.
-
-    Keeps the first: what fails afterwards, while the process ends, is a consequence. Never
-    raises: it is called while an error is being handled, which must not be hidden.
-
-    Args:
-        layout: the run's.
-        ranks: this process; where joining failed, `rank_place(os.environ)`.
-        step: steps taken; None before the first.
-        error: with its traceback.
-    """
-    path = layout.rank_error(ranks.rank)
-    record = {
-        "rank": ranks.rank,
-        "ranks": ranks.size,
-        "absent": error.absent if isinstance(error, RankError) else None,
-        "host": socket.gethostname(),
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "step": step,
-        "kind": type(error).__name__,
-        "error": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    with suppress(OSError):
-        make_folder(path.parent)  # (a run that somebody has removed stays removed)
-        if not path.exists():
-            write_json(path, record)
-
-
-def forget_errors(layout: RunLayout, ranks: Ranks | RankPlace) -> None:
-    """Removes what an earlier attempt recorded: an attempt's first act, before it joins.
-
-    Each rank removes its own, so that none takes away what another has just written; rank 0 also
-    those of ranks that there are no more.
-
-    Raises:
-        OSError: what the file system says.
-    """
-    layout.rank_error(ranks.rank).unlink(missing_ok=True)
-    if ranks.rank == 0:
-        present = {layout.rank_error(rank) for rank in range(ranks.size)}
-        pattern = layout.rank_error(0).name.replace("0", "*")
-        for path in set(layout.logs.glob(pattern)) - present:
-            path.unlink(missing_ok=True)
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

@@ -26,13 +26,13 @@ from fusionrun.slurm.rendezvous import meeting_port
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
 from fusionrun.train.buffers import ClipGroup
+from fusionrun.train.rank_errors import record_error
 from fusionrun.train.ranks import (
     SINGLE,
     RankError,
     Ranks,
     join_ranks,
     rank_place,
-    record_error,
 )
 from fusionrun.train.running_statistics import RunningStatistics
 from fusionrun.train.step import Step

@@ -6,44 +6,38 @@ No torch, no numpy: a plan asks for this. pyarrow is imported for Parquet files 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from fusionrun.data.columns import LABEL
-from fusionrun.data.labels import numbers_if_all_whole
-from fusionrun.data.paths import require_file, resolve_path
-from fusionrun.data.report import Faults, Key, blaming, data_error, listing
+from fusionrun.data.parts import HOLDOUT, held, val_share
+from fusionrun.data.paths import resolve_path
+from fusionrun.data.reading import ALL, key_of, reader_of
+from fusionrun.data.report import Faults, blaming, data_error, listing
 from fusionrun.data.scan import FileScan, Label
-from fusionrun.data.split import PARTS, DrawnSplit, split_class_counts, split_sizes
-from fusionrun.errors import NotYetError
-from fusionrun.schema.data import DATA, Csv, Data, FileSplit, FoldSplit, Npz, Parquet, TableData
+from fusionrun.data.shares import Share
+from fusionrun.schema.data import Data
+from fusionrun.schema.splits import FileSplit, FoldSplit, OfficialSplit, Split
 
-__all__ = ["DataSummary", "read_summary", "resolve_path", "scan_files", "summarise"]
-
-ALL: Final = "all"
-"""Key of the one file of a data set that is split by drawing."""
-
-# What reads a format is imported when a recipe asks for that format: a plan's start counts.
-_SCANNERS: Final[Mapping[type[Data], str]] = {
-    Npz: "fusionrun.data.npz_file:scan_npz",
-    Csv: "fusionrun.data.csv_file:scan_csv",
-    Parquet: "fusionrun.data.parquet_file:scan_parquet",
-}
+__all__ = ["ALL", "DataSummary", "read_summary", "resolve_path", "summarise"]
 
 
 class DataSummary(NamedTuple):
     """A data set as its files' headers tell it.
 
     Attributes:
-        files: absolute path of each file: `{"all": …}`, or one for each part that is named.
+        files: absolute path of each file or directory, by what it is for: `{"all": …}`, or one or
+            more for each part.
         views: shape of one sample of each view: (F,) or (channels, height, width).
         classes: the distinct labels in order; a class's index is its place here.
         rows: samples in all parts together.
-        sizes: rows in `train`, `val` and `test`; 0 where there is no such part.
+        sizes: rows in `train`, `val` and `test`, 0 where there is no such part; in
+            `fusion_holdout` where the recipe asks for one.
         class_counts: rows of each class in each part, in the order of `classes`. Of a drawn split
             without `stratify` only `all` parts together: the rest only the drawing tells.
+        found: the parts that the data comes in, or `all`; other parts were taken from these.
+        shares: what each expert's pretraining sees of `train`; empty where all see all.
     """
 
     files: Mapping[str, str]
@@ -52,6 +46,8 @@ class DataSummary(NamedTuple):
     rows: int
     sizes: Mapping[str, int]
     class_counts: Mapping[str, tuple[int, ...]]
+    found: tuple[str, ...] = (ALL,)
+    shares: Mapping[str, Share] = {}
 
     def to_json(self) -> dict[str, Any]:
         """The summary in types that JSON has."""
@@ -62,6 +58,8 @@ class DataSummary(NamedTuple):
             "rows": self.rows,
             "sizes": dict(self.sizes),
             "class_counts": {part: list(counts) for part, counts in self.class_counts.items()},
+            "found": list(self.found),
+            "shares": {expert: share._asdict() for expert, share in self.shares.items()},
         }
 
     @classmethod
@@ -74,6 +72,11 @@ class DataSummary(NamedTuple):
             rows=content["rows"],
             sizes=dict(content["sizes"]),
             class_counts={part: tuple(n) for part, n in content["class_counts"].items()},
+            found=tuple(content["found"]),
+            shares={
+                expert: Share(share["rows"], tuple(share["classes"]))
+                for expert, share in content["shares"].items()
+            },
         )
 
 
@@ -89,28 +92,18 @@ def read_summary(data: Data, base_dir: Path) -> DataSummary:
             once as can be told.
         NotYetError: the source is understood, and this version cannot read it.
     """
-    return summarise(data, scan_files(data, _files(_readable(data), base_dir)))
+    reader = reader_of(data)
+    files = reader.find(data, base_dir)
+    return summarise(data, reader.scan(data, files), files)
 
 
-def scan_files(data: Data, files: Mapping[str, Path]) -> dict[str, FileScan]:
-    """Views and labels of each file. Text files' labels are numbers if all of them are."""
-    scan: Callable[[Path, Any], FileScan] = resolve_name(_SCANNERS[type(data)])
-    faults, scans = Faults(), dict[str, FileScan]()
-    for part, path in files.items():
-        with faults.collected(), blaming(_key_of(part)):
-            scans[part] = scan(path, data)
-    faults.raise_any()
-    if not isinstance(data, Csv):
-        return scans
-    texts = [cast("Sequence[str]", found.labels) for found in scans.values()]
-    return {
-        part: FileScan(found.path, found.views, labels)
-        for (part, found), labels in zip(scans.items(), numbers_if_all_whole(texts), strict=True)
-    }
-
-
-def summarise(data: Data, scans: Mapping[str, FileScan]) -> DataSummary:
+def summarise(data: Data, scans: Mapping[str, FileScan], files: Mapping[str, Path]) -> DataSummary:
     """Put what the files hold together.
+
+    Args:
+        data: the recipe's section.
+        scans: what was found, by part, the training part or all rows first.
+        files: what was read, by what it is for.
 
     Raises:
         DataError: files that do not belong together, too little data, or too few classes.
@@ -118,53 +111,26 @@ def summarise(data: Data, scans: Mapping[str, FileScan]) -> DataSummary:
     first = next(iter(scans.values()))
     faults, counts = Faults(), dict[str, tuple[int, ...]]()
     for part, scan in scans.items():
-        with faults.collected(), blaming(_key_of(part)):
+        with faults.collected(), blaming(key_of(part)):
             _require_like(scan, first)
     faults.raise_any()
     classes = _classes(first)
     for part, scan in scans.items():
-        with faults.collected(), blaming(_key_of(part)):
+        with faults.collected(), blaming(key_of(part)):
             counts[part] = _count(scan, classes, first)
     faults.raise_any()
-    sizes, class_counts = _parts(data, counts)
+    _require_one_validation(data.split, counts)
+    sizes, class_counts = held(data, counts)
+    _require_parts(sizes, data, "val" in counts)
     return DataSummary(
-        files={part: str(scan.path) for part, scan in scans.items()},
+        files={name: str(path) for name, path in files.items()},
         views=dict(first.views),
         classes=classes,
         rows=sum(len(scan.labels) for scan in scans.values()),
         sizes=sizes,
         class_counts=class_counts,
+        found=tuple(counts),
     )
-
-
-def _readable(data: Data) -> TableData:
-    if isinstance(data, TableData) and type(data) in _SCANNERS:
-        return data
-    known = [name for name in DATA.names() if (kind := DATA.find(name)) and kind.readable]
-    raise NotYetError(
-        f"data.source: {data.source} is understood, but this version of fusionrun cannot read it\n"
-        f"  expected  {listing(known)}"
-    )
-
-
-def _files(data: TableData, base_dir: Path) -> dict[str, Path]:
-    if isinstance(data.split, FileSplit):
-        named = {part: getattr(data.split, part) for part in PARTS}
-    else:
-        named = {ALL: data.path}
-    faults, files = Faults(), dict[str, Path]()
-    for part, path in named.items():
-        if path:
-            with faults.collected(), blaming(_key_of(part)):
-                files[part] = resolve_path(path, base_dir)
-                require_file(files[part])
-    faults.raise_any()
-    return files
-
-
-def _key_of(part: str) -> Key:
-    """Where a recipe names the file of a part."""
-    return ("data", "path") if part == ALL else ("data", "split", part)
 
 
 def _require_like(scan: FileScan, first: FileScan) -> None:
@@ -210,27 +176,31 @@ def _count(scan: FileScan, classes: tuple[Label, ...], train: FileScan) -> tuple
     return tuple(counts[label] for label in classes)
 
 
-def _parts(
-    data: Data, counts: Mapping[str, tuple[int, ...]]
-) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
-    """Rows, and rows of each class, in each part."""
-    if isinstance(data.split, FileSplit):
-        return {part: sum(counts.get(part, ())) for part in PARTS}, dict(counts)
-    sizes = split_sizes(counts[ALL], data.split)
-    _require_parts(sizes, data.split)
-    return sizes, split_class_counts(counts[ALL], data.split) or {ALL: counts[ALL]}
+def _require_one_validation(split: Split, counts: Mapping[str, tuple[int, ...]]) -> None:
+    if isinstance(split, OfficialSplit) and "val" in counts and val_share(split, True):
+        raise data_error(
+            "the data has a validation part of its own",
+            got=f"val: {split.val:g}, a share of the training part",
+            expected="no val, or 0",
+            blamed=("data", "split", "val"),
+        )
 
 
-def _require_parts(sizes: Mapping[str, int], split: DrawnSplit) -> None:
-    wanted = {"train": True, "val": split.val > 0, "test": True}
-    if not isinstance(split, FoldSplit):
-        wanted["test"] = split.test > 0
-    for part in PARTS:
-        if wanted[part] and not sizes[part]:
+def _require_parts(sizes: Mapping[str, int], data: Data, has_val: bool) -> None:
+    """No part that the recipe asks for is empty."""
+    split, wanted = data.split, {"train"}
+    if isinstance(split, FileSplit | OfficialSplit):
+        wanted |= {"val"} if val_share(split, has_val) else set()
+    else:
+        wanted |= {"val"} if split.val else set()
+        wanted |= {"test"} if isinstance(split, FoldSplit) or split.test else set()
+    wanted |= {HOLDOUT} if data.fusion_holdout else set()
+    for part in sizes:
+        if part in wanted and not sizes[part]:
             raise data_error(
                 f"data.split leaves no rows for {part}",
                 got=", ".join(f"{name} {rows}" for name, rows in sizes.items()),
                 expected=f"at least one row in {part}",
                 fix="more rows, another fraction, or stratify: false",
-                blamed=("data", "split"),
+                blamed=("data", HOLDOUT) if part == HOLDOUT else ("data", "split"),
             )

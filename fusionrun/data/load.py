@@ -6,27 +6,23 @@ Legend: N rows, F features, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionrun.data.csv_file import scan_csv
-from fusionrun.data.header import ALL, DataSummary, scan_files, summarise
-from fusionrun.data.npz_file import BROKEN, arrays_by_view, damaged
-from fusionrun.data.parquet_file import columns_by_view, open_parquet
-from fusionrun.data.paths import require_file
+from fusionrun.data.header import DataSummary, summarise
+from fusionrun.data.parts import rows_of_parts
+from fusionrun.data.reading import Reader, reader_of
 from fusionrun.data.report import counted, data_error, listing
 from fusionrun.data.scan import FileScan
-from fusionrun.data.split import PARTS, split_indices
-from fusionrun.schema.data import Csv, Data, FileSplit, Npz, Parquet
+from fusionrun.data.split import PARTS
+from fusionrun.schema.data import Data
 
+Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
@@ -41,12 +37,13 @@ class Rows:
     """One part of a data set, in memory.
 
     Attributes:
-        views: (N, F) or (N, C, H, W) of each view, as in the file: not scaled.
+        views: (N, F) or (N, C, H, W) of each view, as in the file: not scaled. float32, or uint8
+            where the file has images of bytes.
         labels: (N,) class indices, in the order of the summary's `classes`.
         ids: (N,) row numbers in the file, from 0.
     """
 
-    views: Mapping[str, Floats]
+    views: Mapping[str, Floats | Bytes]
     labels: Integers
     ids: Integers
 
@@ -61,22 +58,19 @@ def load_data(data: Data, summary: DataSummary) -> dict[str, Rows]:
         DataError: the files are not what the summary says, are damaged, or hold values that
             are not finite.
     """
-    files = {part: Path(path) for part, path in summary.files.items()}
-    for path in files.values():
-        require_file(path)
-    scans = scan_files(data, files)
-    _require_unchanged(summarise(data, scans), summary)
-    loaded = {part: _load_file(data, scan, summary) for part, scan in scans.items()}
-    if isinstance(data.split, FileSplit):
-        nothing = _take(loaded["train"], np.arange(0))
-        return {part: loaded.get(part, nothing) for part in PARTS}
-    whole = loaded.pop(ALL)
-    indices = split_indices(whole.labels, data.split)
-    return {part: _take(whole, indices[part]) for part in PARTS}
+    files = {name: Path(path) for name, path in summary.files.items()}
+    reader = reader_of(data)
+    scans = reader.scan(data, files)
+    _require_unchanged(summarise(data, scans, files), summary)
+    loaded = {part: _load_part(reader, data, scan, summary) for part, scan in scans.items()}
+    taken = rows_of_parts(data, {part: rows.labels for part, rows in loaded.items()})
+    parts = {part: _take(loaded[t.loaded], t.rows) for part, t in taken.items()}
+    nothing = _take(next(iter(loaded.values())), np.arange(0))
+    return dict.fromkeys(PARTS, nothing) | parts
 
 
-def fit_scaling(view: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of training rows, accumulated in float64.
+def fit_scaling(view: Floats | Bytes) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of training rows, accumulated in float64; of bytes exactly.
 
     Args:
         view: (N, F), scaled by feature, or (N, C, H, W), scaled by channel; N at least 1.
@@ -84,6 +78,8 @@ def fit_scaling(view: Floats) -> tuple[Floats, Floats]:
     Returns:
         mean, std: (F,) or (C, 1, 1). Where all values are equal, std is 1.
     """
+    if view.dtype == np.uint8:
+        return _fit_bytes(view)
     axes = (0,) if view.ndim == 2 else (0, 2, 3)
     count = view.size // view.shape[1]
     blocks = range(0, len(view), _BLOCK_ROWS)
@@ -98,6 +94,22 @@ def fit_scaling(view: Floats) -> tuple[Floats, Floats]:
     constant = view.max(axis=axes, keepdims=True)[0] == view.min(axis=axes, keepdims=True)[0]
     std[constant | (std < np.finfo(np.float32).tiny)] = 1
     return mean.astype(np.float32), std
+
+
+def _fit_bytes(view: NDArray[Any]) -> tuple[Floats, Floats]:
+    """As `fit_scaling`, from how often each of the 256 values occurs in each channel."""
+    values = np.arange(256, dtype=np.float64)
+    mean = np.zeros((view.shape[1], 1, 1), np.float32)
+    std = np.ones_like(mean)
+    for channel in range(view.shape[1]):
+        often = np.zeros(256, np.int64)
+        for start in range(0, len(view), _BLOCK_ROWS):
+            often += np.bincount(view[start : start + _BLOCK_ROWS, channel].ravel(), minlength=256)
+        centre = (values * often).sum() / often.sum()
+        mean[channel] = centre
+        if np.count_nonzero(often) > 1:
+            std[channel] = np.sqrt((np.square(values - centre) * often).sum() / often.sum())
+    return mean, std
 
 
 def content_hash(files: Mapping[str, str]) -> dict[str, str]:
@@ -128,17 +140,26 @@ def _require_unchanged(now: DataSummary, planned: DataSummary) -> None:
             )
 
 
-def _load_file(data: Data, scan: FileScan, summary: DataSummary) -> Rows:
+def _load_part(reader: Reader, data: Data, scan: FileScan, summary: DataSummary) -> Rows:
     index_of = {label: index for index, label in enumerate(summary.classes)}
     labels = np.array([index_of[label] for label in scan.labels], dtype=np.int64)
     views = {}
-    for view, values in _LOADERS[type(data)](scan, data).items():
+    for view, values in reader.load(data, scan).items():
         shape = (len(labels), *summary.views[view])
-        views[view] = _finite_float32(values.reshape(shape), view, scan.path)
+        views[view] = _stored(values.reshape(shape), view, scan.path)
     return Rows(views, labels, np.arange(len(labels)))
 
 
-def _take(rows: Rows, indices: Integers) -> Rows:
+def _stored(values: NDArray[Any], view: str, path: Path) -> Floats | Bytes:
+    """Images of bytes stay bytes, a quarter of the size; all else is float32."""
+    if values.dtype == np.uint8 and values.ndim == 4:
+        return np.ascontiguousarray(values)
+    return _finite_float32(values, view, path)
+
+
+def _take(rows: Rows, indices: Integers | None) -> Rows:
+    if indices is None:
+        return rows
     views = {view: values[indices] for view, values in rows.views.items()}
     return Rows(views, rows.labels[indices], rows.ids[indices])
 
@@ -161,69 +182,3 @@ def _finite_float32(values: NDArray[Any], view: str, path: Path) -> Floats:
             fix="remove those rows, or fill them, for instance with the column's median",
         )
     return narrow
-
-
-def _load_npz(scan: FileScan, data: Npz) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(scan.path, allow_pickle=False) as archive:
-            sources = arrays_by_view(data, archive.files, scan.path)
-            return {view: _array(archive, name, scan.path) for view, name in sources.items()}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise data_error(f"cannot read {scan.path}", got=str(error)) from error
-
-
-def _array(archive: Any, name: str, path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(archive[name])
-    except (*BROKEN, ValueError) as error:
-        raise damaged(path, name, error) from error
-    except MemoryError as error:
-        raise data_error(
-            f"the array '{name}' of {path} does not fit in memory",
-            got=str(error) or "no memory is left",
-            fix="train on a machine with more, or leave it out of data.views",
-        ) from error
-
-
-def _load_csv(scan: FileScan, data: Csv) -> dict[str, NDArray[Any]]:
-    numbers = array("d")
-    scan_csv(scan.path, data, numbers.extend)
-    table = np.frombuffer(numbers).reshape(len(scan.labels), -1)
-    ends = np.cumsum([prod(shape) for shape in scan.views.values()])[:-1]
-    return dict(zip(scan.views, np.split(table, ends, axis=1), strict=True))
-
-
-def _load_parquet(scan: FileScan, data: Parquet) -> dict[str, NDArray[Any]]:
-    with open_parquet(scan.path) as file:
-        chosen = columns_by_view(file.schema_arrow, data, scan.path)
-        return {
-            view: np.hstack([_column(file, name, view, scan) for name in names])
-            for view, names in chosen.items()
-        }
-
-
-def _column(file: Any, name: str, view: str, scan: FileScan) -> NDArray[Any]:
-    """(N, 1) numbers of a plain column, (N, size) of a column of lists; none may be empty."""
-    import pyarrow
-
-    values = pyarrow.concat_arrays(file.read(columns=[name]).column(0).chunks)
-    num_empty = values.null_count
-    while pyarrow.types.is_fixed_size_list(values.type):
-        values = values.flatten()
-        num_empty += values.null_count
-    if num_empty:
-        raise data_error(
-            f"the view '{view}' of {scan.path}",
-            got=f"{counted(num_empty, 'empty cell')} in the column {name!r}",
-            expected="a number in every cell",
-            fix="remove those rows, or fill them, for instance with the column's median",
-        )
-    numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-    return numbers.reshape(len(scan.labels), -1)
-
-
-_LOADERS: Final[Mapping[type[Data], Callable[[FileScan, Any], Mapping[str, NDArray[Any]]]]] = {
-    Npz: _load_npz,
-    Csv: _load_csv,
-    Parquet: _load_parquet,
-}

@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import lcm
 from typing import TYPE_CHECKING, Final
 
-from fusionrun.schema.data import FoldSplit, FractionSplit
+from fusionrun.schema.splits import FoldSplit, FractionSplit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ def allocate(count: int, fractions: Sequence[float]) -> tuple[int, ...]:
         count: rows to share out.
         fractions: share of each part; scaled to sum to 1.
     """
-    weights = _weights(fractions)
+    weights = whole_weights(fractions)
     return _share_out(count, weights, [0] * len(weights))
 
 
@@ -69,8 +69,8 @@ def split_indices(labels: Integers, split: DrawnSplit) -> dict[str, Integers]:
     """
     import numpy as np
 
-    order = _shuffled(len(labels), split.seed)
-    groups = _by_class(order, labels) if split.stratify else [order]
+    order = shuffled(len(labels), split.seed)
+    groups = by_class(order, labels) if split.stratify else [order]
     cells = _cells([len(group) for group in groups], split)
     drawn: list[list[Integers]] = [[], [], []]
     start = 0
@@ -83,7 +83,7 @@ def split_indices(labels: Integers, split: DrawnSplit) -> dict[str, Integers]:
     return {part: np.sort(np.concatenate(rows)) for part, rows in zip(PARTS, drawn, strict=True)}
 
 
-def _weights(fractions: Sequence[float]) -> list[int]:
+def whole_weights(fractions: Sequence[float]) -> list[int]:
     """Whole numbers in the same proportion. A float counts as the decimal it prints as, so a
     fifth of ten rows is two, with no rounding error to settle.
     """
@@ -107,16 +107,16 @@ def _share_out(count: int, weights: Sequence[int], owed: Sequence[int]) -> tuple
 def _cells(groups: Sequence[int], split: DrawnSplit) -> list[tuple[int, int, int]]:
     """Rows of each group in (train, val, test); a group is a class, or all rows."""
     if isinstance(split, FractionSplit):
-        spread = _spread(groups, _weights((split.train, split.val, split.test)))
-        return [(train, val, test) for train, val, test in spread]
-    tests = _fold_counts(groups, split.folds, split.fold)
+        cells = spread(groups, whole_weights((split.train, split.val, split.test)))
+        return [(train, val, test) for train, val, test in cells]
+    tests = fold_counts(groups, split.folds, split.fold)
     others = [count - test for count, test in zip(groups, tests, strict=True)]
-    val, whole = _weights((split.val, 1))
-    rest = _spread(others, (whole - val, val))
+    val, whole = whole_weights((split.val, 1))
+    rest = spread(others, (whole - val, val))
     return [(train, val, test) for (train, val), test in zip(rest, tests, strict=True)]
 
 
-def _spread(groups: Iterable[int], weights: Sequence[int]) -> list[tuple[int, ...]]:
+def spread(groups: Iterable[int], weights: Sequence[int]) -> list[tuple[int, ...]]:
     """Share out group by group. What rounding took from a part in one group is owed to it in
     the next: else a part of many tiny classes would get nothing from any of them.
     """
@@ -133,7 +133,7 @@ def _spread(groups: Iterable[int], weights: Sequence[int]) -> list[tuple[int, ..
     return cells
 
 
-def _fold_counts(groups: Sequence[int], folds: int, fold: int) -> list[int]:
+def fold_counts(groups: Sequence[int], folds: int, fold: int) -> list[int]:
     """Rows of each group in one fold, when rows laid out group by group are dealt in turn."""
 
     def dealt(end: int) -> int:
@@ -157,16 +157,22 @@ def _test_mask(start: int, cell: tuple[int, int, int], split: DrawnSplit) -> NDA
     return mask
 
 
-def _shuffled(count: int, seed: int) -> Integers:
+def shuffled(count: int, *seed: int) -> Integers:
     """A permutation that no version of numpy changes: NEP 19 promises the raw stream of a bit
     generator for good, but not what `Generator.permutation` makes of it.
+
+    Args:
+        count: N; the permutation is (N,), from 0.
+        seed: one number, or several for streams that have nothing in common.
     """
     import numpy as np
 
-    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+    return np.argsort(
+        np.random.PCG64(seed if len(seed) > 1 else seed[0]).random_raw(count), kind="stable"
+    )
 
 
-def _by_class(
+def by_class(
     order: Integers,
     labels: Integers,
 ) -> list[Integers]:

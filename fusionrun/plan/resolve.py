@@ -25,6 +25,7 @@ from fusionrun.errors import FusionrunError, Problem, RecipeError
 from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
+from fusionrun.plan.rows import settle_data, with_shares
 from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
@@ -59,11 +60,12 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
         NotYetError: the data source or an expert is for a later version.
     """
     recipe = source.recipe
-    summary = read_data(source)
+    summary = with_shares(source, read_data(source))
     check_experts(source, summary)
     ledger = Ledger(source)
     preset = PRESETS[recipe.preset]
     input_dims = {n: e.input_dim(summary.views[e.view]) for n, e in recipe.experts.items()}
+    settle_data(ledger, summary)
     _settle_transfer(ledger, recipe)
     _settle_preset(ledger, preset)
     _settle_fusion(ledger, input_dims)

@@ -21,6 +21,8 @@ LINE_WIDTH = 118
 """The widest line, and the width where there is no terminal and COLUMNS does not say."""
 LEAST_WIDTH = 60
 MOST_SHOWN = 40
+# Keys that say where data is; the first one that a source has.
+_WHERE = ("data.path", "data.name")
 Row = tuple[str, ...]
 
 
@@ -131,6 +133,8 @@ def _facts(plan: Plan) -> Iterator[Row]:
         if component.weights:
             yield ("weights", f"{name} starts from {component.weights.given}")
     yield ("data", _data(plan))
+    if plan.data.shares:
+        yield ("shares", _shares(plan))
     yield ("fusion", _fusion(plan))
     yield ("losses", _losses(plan))
     yield ("updates", _updates(plan))
@@ -162,11 +166,23 @@ def _slurm(plan: Plan) -> str:
 def _data(plan: Plan) -> str:
     data = plan.data
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.sizes.items())
-    where = plan.get("data.path") or "files named by split"
+    where = next((plan[key] for key in _WHERE if plan.get(key)), "files named by split")
     return (
         f"{where} ({plan['data.source']}): {counted(data.rows, 'row')}, "
         f"{counted(len(data.classes), 'class', 'classes')}; {sizes}"
     )
+
+
+def _shares(plan: Plan) -> str:
+    """What each expert's pretraining sees; the classes where it is not all of them."""
+    classes = plan.data.classes
+    parts = []
+    for expert, share in plan.data.shares.items():
+        rows = "drawn when it trains" if share.rows is None else counted(share.rows, "row")
+        own = ", ".join(str(classes[c]) for c in share.classes)
+        of = f" of {own}" if len(share.classes) < len(classes) else ""
+        parts.append(f"{expert} {rows}{of}")
+    return f"{plan['data.expert_shares']}, for pretraining: {'; '.join(parts)}"
 
 
 def _fusion(plan: Plan) -> str:

@@ -27,6 +27,11 @@ def _unsupported(recipe: Recipe) -> Iterator[str]:
     for name in Augmentation.model_fields:
         if getattr(recipe.augmentation, name):
             yield f"augmentation.{name}"
+    if not recipe.stages:  # (what they are for: the pretraining of each expert)
+        if recipe.data.expert_shares != "shared":
+            yield "data.expert_shares"
+        if recipe.data.fusion_holdout:
+            yield "data.fusion_holdout"
     for name, expert in recipe.experts.items():
         if expert.freeze is not False:
             yield f"experts.{name}.freeze"

@@ -80,7 +80,7 @@ def _too_rare(plan: Plan, rows: tuple[int, ...], parts: list[str]) -> Iterator[W
 
 
 def _fix(plan: Plan) -> str:
-    is_drawn = "data.split.stratify" in plan
+    is_drawn = not isinstance(plan.get("data.split.train", 0.0), str)
     other = "other fractions" if is_drawn else "other files"
     folds = "data.split.folds" in plan
     return f"Fix: more rows of it, {'fewer folds' if folds else other}, or leave the class out"

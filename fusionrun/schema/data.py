@@ -9,132 +9,14 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    TypeAdapter,
     model_validator,
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from fusionrun.schema.base import Fraction, Natural, Section, Seed
+from fusionrun.schema.base import Section
 from fusionrun.schema.kinds import Kinds
-
-SUM_TOLERANCE: Final = 1e-9
-"""How far fractions may sum from 1: thirds written with nine digits or more still pass."""
-
-
-class FractionSplit(Section):
-    """One data set cut in three. The fractions sum to 1."""
-
-    train: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Share of the rows to learn from."""
-    val: Fraction = 0.2
-    """Share of the rows on which the best weights are chosen."""
-    test: Fraction = 0.2
-    """Share of the rows that are touched once, at the end."""
-    stratify: bool = True
-    """Keep each class's share in every part."""
-    seed: Seed = 0
-    """Seed of the split alone; the recipe's `seed` never moves it."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> "FractionSplit":
-        total = self.train + self.val + self.test
-        if abs(total - 1) > SUM_TOLERANCE:
-            raise PydanticCustomError(
-                "fractions_sum",
-                "train + val + test = 1, but {train} + {val} + {test} = {total}",
-                {
-                    "train": self.train,
-                    "val": self.val,
-                    "test": self.test,
-                    "total": round(total, 12),
-                },
-            )
-        return self
-
-
-class FileSplit(Section):
-    """Parts that stand in files of their own."""
-
-    train: str
-    """File of the rows to learn from."""
-    val: str | None = None
-    """File of the rows on which the best weights are chosen."""
-    test: str | None = None
-    """File of the rows that are touched once, at the end."""
-
-
-class FoldSplit(Section):
-    """Cross-validation: every row is in the test part of exactly one fold."""
-
-    folds: Annotated[int, Field(ge=2)]
-    """Number of folds."""
-    fold: Natural = 0
-    """Which fold is the test part, counted from 0."""
-    val: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the other folds' rows on which the best weights are chosen."""
-    stratify: bool = True
-    """Keep each class's share in every fold."""
-    seed: Seed = 0
-    """Seed of the split alone; the same for all folds of one experiment."""
-
-    @model_validator(mode="after")
-    def _fold_exists(self) -> "FoldSplit":
-        if self.fold >= self.folds:
-            raise PydanticCustomError(
-                "fold_range",
-                "a fold from 0 to {last}, for there are {folds}",
-                {"key": "fold", "last": self.folds - 1, "folds": self.folds},
-            )
-        return self
-
-
-Split = FractionSplit | FileSplit | FoldSplit
-
-
-class SplitShapes:
-    """Tells the three shapes of a split apart by what is written, so that an error speaks of
-    the shape that was meant: `fold` makes folds, a file name makes files, else fractions.
-    """
-
-    shapes: Final = (FractionSplit, FileSplit, FoldSplit)
-
-    def __str__(self) -> str:
-        return "a mapping of fractions, of file names, or of folds"
-
-    def choose(self, value: object) -> type[Split] | None:
-        """The section class that a written mapping is meant for; None when it is no mapping."""
-        if not isinstance(value, Mapping):
-            return None
-        if "folds" in value or "fold" in value:
-            return FoldSplit
-        parts = [value[part] for part in ("train", "val", "test") if part in value]
-        names = sum(isinstance(part, str) for part in parts)
-        return FileSplit if names and names >= len(parts) - names else FractionSplit
-
-    def _validate(self, value: Any) -> Split:
-        if isinstance(value, self.shapes):
-            return value
-        shape = self.choose(value)
-        if shape is None:
-            raise PydanticCustomError("mapping_type", "a mapping")
-        return shape.model_validate(value)
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda section: section.model_dump()
-            ),
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(TypeAdapter(shape).core_schema) for shape in self.shapes]}
+from fusionrun.schema.splits import FileSplit, FoldSplit, FractionSplit, Split, SplitShapes
 
 
 def _arrays_by_view(value: Any) -> Any:
@@ -190,15 +72,23 @@ ColumnsByView = Annotated[Mapping[str, Columns], Field(min_length=1)]
 class Data(Section):
     """Base of every data source."""
 
-    readable: ClassVar[bool] = False
-    """Whether this version can read the source."""
+    reader: ClassVar[str | None] = None
+    """The module that reads it, a `fusionrun.data.reading.Reader`; None: this version cannot."""
 
     source: str
     """Kind of data source."""
     normalize: Literal["standard", "none"] = "standard"
-    """standard: mean 0 and deviation 1, fitted on the training split alone."""
-    split: Annotated[Split, SplitShapes()] = Field(default_factory=FractionSplit.model_construct)
+    """standard: mean 0 and deviation 1 of each feature, or of each channel of an image, fitted on
+    the training split alone. none: the numbers as they are, an image's from 0 to 255."""
+    split: Annotated[Split, SplitShapes(FractionSplit, FileSplit, FoldSplit)] = Field(
+        default_factory=FractionSplit.model_construct
+    )
     """Fractions, named files, or folds."""
+    fusion_holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training rows that no expert's pretraining sees: a part of its own."""
+    expert_shares: Literal["shared", "iid", "classes"] = "shared"
+    """Which training rows each expert's pretraining sees. shared: all of them. iid: as many of
+    each class as the others, and none of theirs. classes: every row of its own classes."""
 
 
 class FileData(Data):
@@ -233,7 +123,7 @@ class TableData(FileData):
 class Npz(TableData):
     """A NumPy archive: one array a view, and one for the labels."""
 
-    readable = True
+    reader = "fusionrun.data.tables"
     source: Literal["npz"]
     """NumPy archive."""
     views: ArraysByView | None = None
@@ -243,7 +133,7 @@ class Npz(TableData):
 class Csv(TableData):
     """A text table whose first line names the columns."""
 
-    readable = True
+    reader = "fusionrun.data.tables"
     source: Literal["csv"]
     """Text table."""
     views: ColumnsByView
@@ -255,7 +145,7 @@ class Csv(TableData):
 class Parquet(TableData):
     """A Parquet file. Needs the extra `parquet`."""
 
-    readable = True
+    reader = "fusionrun.data.tables"
     source: Literal["parquet"]
     """Parquet file."""
     views: ColumnsByView | None = None

@@ -7,26 +7,46 @@ from pydantic import Field
 
 from fusionrun.schema.base import Name
 from fusionrun.schema.data import Data, FileData
+from fusionrun.schema.splits import (
+    FileSplit,
+    FoldSplit,
+    FractionSplit,
+    OfficialSplit,
+    Split,
+    SplitShapes,
+)
 
 
-class Idx(FileData):
-    """A directory of IDX files, as MNIST and its relatives come."""
+class PublishedData(Data):
+    """Base of the sources that are published in a training and a test part."""
 
-    source: Literal["idx"]
-    """Directory of IDX files."""
+    split: Annotated[Split, SplitShapes(OfficialSplit)] = Field(
+        default_factory=OfficialSplit.model_construct
+    )
+    """What is taken from the official training part; the official test part stays as it is."""
     view: Name = "image"
     """What the experts call the images."""
 
 
-class Cifar(FileData):
+class Idx(PublishedData):
+    """IDX files, as MNIST and its relatives come: four of them, packed by gzip or not."""
+
+    reader = "fusionrun.data.idx"
+    source: Literal["idx"]
+    """IDX files of images and labels."""
+    path: str
+    """Their directory, or what their names begin with, as in `emnist/emnist-letters-`."""
+
+
+class Cifar(PublishedData):
     """A directory of CIFAR's binary files."""
 
     source: Literal["cifar"]
     """Directory of CIFAR files."""
+    path: str
+    """The directory."""
     classes: Literal[10, 100] = 10
     """CIFAR-10 or CIFAR-100."""
-    view: Name = "image"
-    """What the experts call the images."""
 
 
 class ImageFolder(FileData):
@@ -34,6 +54,11 @@ class ImageFolder(FileData):
 
     source: Literal["image_folder"]
     """Directory of images."""
+    split: Annotated[Split, SplitShapes(OfficialSplit, FractionSplit, FileSplit, FoldSplit)] = (
+        Field(default_factory=OfficialSplit.model_construct)
+    )
+    """The directories `train`, `val` and `test` below path; fractions or folds of one directory;
+    or a directory for each part."""
     view: Name = "image"
     """What the experts call the images."""
 

@@ -27,7 +27,7 @@ def split_logits(network: FusionNetwork, table: Table, precision: str) -> tuple[
     network.eval()
     experts, overall = [], []
     for batch in table.in_order(EVALUATION_BATCH):
-        with autocast(precision, table.matrix.device):
+        with autocast(precision, table.labels.device):
             outputs = network(batch.inputs)
         experts.append(outputs.expert_logits.float())
         overall.append(outputs.global_logits.float())

@@ -1,4 +1,7 @@
-"""A split on the device, scaled once: batches are rows taken by index, no loader in between.
+"""A split on the device: batches are rows taken by index, no loader in between.
+
+Numbers are scaled once, beforehand; images stay bytes, a quarter of the size, and are scaled
+when a batch is taken.
 
 Shapes: N rows, B batch, K columns of all blocks together.
 """
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from fusionrun.data.load import Rows
 from fusionrun.models.experts import Expert
+from fusionrun.models.scaler import Scaler
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,18 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """Which images one expert reads, as `shape`, and what scales them.
+
+    Experts whose scaling is the same share the first one's scaler, so that a batch is scaled once.
+    """
+
+    view: str
+    scaler: Scaler
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one step reads: each expert's scaled input (B, *shape), and labels (B,)."""
 
@@ -34,7 +50,8 @@ class Batch:
 
 
 class Table:
-    """Every expert's scaled input as columns of one matrix, so that one gather makes a batch.
+    """Every expert's scaled input as columns of one matrix, so that one gather makes a batch;
+    and the images of each view, with a gather of their own.
 
     Experts whose scaled input is the same (one view, one scaling) share their columns.
 
@@ -53,13 +70,22 @@ class Table:
         device: torch.device,
     ) -> None:
         blocks: list[Tensor] = []
-        self.slots: list[Slot] = []
+        self.images: dict[str, Tensor] = {}
+        self.slots: list[Slot | Picture] = []
         for name, expert in experts.items():
-            raw = torch.from_numpy(np.ascontiguousarray(rows.views[views[name]])).to(device)
-            scaled = expert.scale(raw)
-            self.slots.append(_place(scaled.flatten(1), tuple(scaled.shape[1:]), blocks))
-        self.matrix = torch.cat(blocks, dim=1)
+            view = views[name]
+            if view not in self.images:
+                raw = torch.from_numpy(np.ascontiguousarray(rows.views[view])).to(device)
+                if raw.dtype == torch.uint8:
+                    self.images[view] = raw
+            if view in self.images:
+                self.slots.append(self._picture(view, expert))
+            else:
+                scaled = expert.scale(raw)
+                self.slots.append(_place(scaled.flatten(1), tuple(scaled.shape[1:]), blocks))
         self.labels = torch.from_numpy(rows.labels).to(device)
+        nothing = torch.empty(len(self.labels), 0, device=device)
+        self.matrix = torch.cat(blocks, dim=1) if blocks else nothing
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,21 +93,38 @@ class Table:
     def batch(self, indices: Tensor) -> Batch:
         """The rows of a batch: `indices` (B,), int64, on the table's device. B may be 0."""
         taken = self.matrix.index_select(0, indices)
-        return Batch(self._inputs(taken), self.labels.index_select(0, indices))
+        images = {view: bytes_.index_select(0, indices) for view, bytes_ in self.images.items()}
+        return Batch(self._inputs(taken, images), self.labels.index_select(0, indices))
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """All rows as they stand, for evaluation."""
         for start in range(0, len(self), batch_size):
             stop = start + batch_size
-            yield Batch(self._inputs(self.matrix[start:stop]), self.labels[start:stop])
+            images = {view: bytes_[start:stop] for view, bytes_ in self.images.items()}
+            inputs = self._inputs(self.matrix[start:stop], images)
+            yield Batch(inputs, self.labels[start:stop])
 
-    def _inputs(self, taken: Tensor) -> list[Tensor]:
-        return [
-            taken[:, slot.start : slot.stop].view(len(taken), *slot.shape)
-            if len(slot.shape) > 1
-            else taken[:, slot.start : slot.stop]
-            for slot in self.slots
-        ]
+    def _picture(self, view: str, expert: Expert) -> Picture:
+        """Which scaler serves an expert: that of an earlier one where it does the same."""
+        own = expert.scaler
+        earlier = (s.scaler for s in self.slots if isinstance(s, Picture) and s.view == view)
+        scaler = next((other for other in earlier if _same(other, own)), own)
+        return Picture(view, scaler, expert.backbone.input_shape)
+
+    def _inputs(self, taken: Tensor, images: Mapping[str, Tensor]) -> list[Tensor]:
+        """Every expert's input: of columns as they are, of images (B, C, H, W) scaled here."""
+        scaled: dict[tuple[str, Scaler], Tensor] = {}
+        inputs = []
+        for slot in self.slots:
+            if isinstance(slot, Picture):
+                key = (slot.view, slot.scaler)
+                if key not in scaled:
+                    scaled[key] = slot.scaler(images[slot.view])
+                inputs.append(scaled[key].view(-1, *slot.shape))
+            else:
+                columns = taken[:, slot.start : slot.stop]
+                inputs.append(columns.view(len(taken), *slot.shape) if slot.shape[1:] else columns)
+        return inputs
 
 
 def _place(block: Tensor, shape: tuple[int, ...], blocks: list[Tensor]) -> Slot:
@@ -93,6 +136,10 @@ def _place(block: Tensor, shape: tuple[int, ...], blocks: list[Tensor]) -> Slot:
         start += other.shape[1]
     blocks.append(block)
     return Slot(start, start + block.shape[1], shape)
+
+
+def _same(one: Scaler, other: Scaler) -> bool:
+    return torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
 
 
 def epoch_order(rows: int, seed: int, epoch: int, device: torch.device) -> Tensor:

@@ -9,16 +9,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from fusionrun.schema.base import Section
-from fusionrun.schema.data import (
-    DATA,
-    Csv,
-    Data,
-    FileSplit,
-    FoldSplit,
-    FractionSplit,
-    Npz,
-    Parquet,
-)
+from fusionrun.schema.data import DATA, Data, Npz
+from fusionrun.schema.splits import FileSplit, FoldSplit, FractionSplit, OfficialSplit
 
 
 class Holder(Section):
@@ -69,7 +61,8 @@ def test_a_split_of_file_names_needs_no_path() -> None:
         ({"train": 0, "val": 0.5, "test": 0.5}, ("data", "split", "train"), "greater_than"),
         ({"train": 0.6, "tset": 0.4}, ("data", "split", "tset"), "extra_forbidden"),
         ({"train": True}, ("data", "split", "train"), "float_type"),
-        ({"train": "a.npz", "val": 0.2}, ("data", "split", "val"), "string_type"),
+        ({"train": "a.npz", "val": 1.0}, ("data", "split", "val"), "file_or_share"),
+        ({"train": "a.npz", "val": True}, ("data", "split", "val"), "file_or_share"),
         ({"val": "b.npz"}, ("data", "split", "train"), "missing"),
         ({"folds": 1}, ("data", "split", "folds"), "greater_than_equal"),
         ({"fold": 1}, ("data", "split", "folds"), "missing"),
@@ -128,22 +121,32 @@ def test_a_delimiter_is_one_character(delimiter: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("split", "shape"),
     [
-        {"source": "idx", "path": "mnist"},
-        {"source": "cifar", "path": "cifar", "classes": 100},
-        {"source": "image_folder", "split": {"train": "train", "val": "val"}},
-        {"source": "torchvision", "name": "FashionMNIST", "root": "data"},
-        {"source": "python", "name": "mine", "options": {"size": 3}},
+        ({}, OfficialSplit),
+        ({"val": 0.2, "seed": 3}, OfficialSplit),
+        ({"val": "auto"}, OfficialSplit),
+        ({"train": 0.5, "val": 0.25, "test": 0.25}, FractionSplit),
+        ({"train": "train", "val": 0.1}, FileSplit),
+        ({"folds": 3}, FoldSplit),
     ],
 )
-def test_sources_of_later_versions_are_checked_and_marked(data: dict[str, Any]) -> None:
-    assert read(**data).readable is False
+def test_a_split_of_a_folder_of_images_is_known_by_what_is_written(
+    split: dict[str, Any], shape: type
+) -> None:
+    path = {} if shape is FileSplit else {"path": "x"}
+    assert type(read(source="image_folder", **path, split=split).split) is shape
 
 
-def test_only_the_formats_that_can_be_read_say_so() -> None:
-    kinds = [DATA.find(name) for name in DATA.names()]
-    assert [kind for kind in kinds if kind and kind.readable] == [Npz, Csv, Parquet]
+def test_what_is_published_in_parts_is_not_drawn_anew() -> None:
+    found = places(source="idx", path="x", split={"train": 0.5, "test": 0.5})
+    assert {place[:2] for place, _ in found} == {("data", "split")}
+    assert {kind for _, kind in found} == {"extra_forbidden"}
+
+
+def test_a_validation_part_is_less_than_all_of_the_training_part() -> None:
+    found = places(source="idx", path="x", split={"val": 1.0})
+    assert found == [(("data", "split", "val"), "less_than")]
 
 
 def test_cifar_has_ten_or_a_hundred_classes() -> None:

@@ -15,7 +15,8 @@ from fusionrun import datasets
 from fusionrun.data.header import read_summary
 from fusionrun.data.load import content_hash, fit_scaling, load_data
 from fusionrun.errors import DataError
-from fusionrun.schema.data import FileSplit, Npz
+from fusionrun.schema.data import Npz
+from fusionrun.schema.splits import FileSplit
 
 DIGITS = Npz(source="npz", path="package:handwritten_digits")
 
@@ -152,3 +153,24 @@ def test_what_ships_is_there_and_attributed() -> None:
         assert datasets.path_of(name).is_file()
         assert f"## {datasets.path_of(name).name}" in attribution
     assert "10.24432/C5HC70" in attribution
+
+
+def test_the_scaling_of_bytes_is_that_of_the_same_numbers() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 4, 5), dtype=np.uint8)
+    images[:, 1] = 7
+    for found, expected in zip(
+        fit_scaling(images), fit_scaling(images.astype(np.float32)), strict=True
+    ):
+        assert found.shape == (3, 1, 1)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_images_of_bytes_in_an_archive_stay_bytes(tmp_path: Path) -> None:
+    images = np.arange(10 * 12, dtype=np.uint8).reshape(10, 3, 4)
+    np.savez(tmp_path / "d.npz", image=images, flat=images.reshape(10, 12), label=np.arange(10) % 2)
+    data = Npz(source="npz", path="d.npz")
+    train = load_data(data, read_summary(data, tmp_path))["train"]
+    assert {view: values.dtype for view, values in train.views.items()} == {
+        "image": np.uint8,
+        "flat": np.float32,
+    }

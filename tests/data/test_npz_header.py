@@ -17,8 +17,9 @@ from fusionrun.data.header import DataSummary, read_summary
 from fusionrun.data.load import load_data
 from fusionrun.data.report import FaultyDataError
 from fusionrun.errors import DataError, NotYetError
-from fusionrun.schema.data import FileSplit, FractionSplit, Npz
+from fusionrun.schema.data import Npz
 from fusionrun.schema.image_data import ImageFolder
+from fusionrun.schema.splits import FileSplit, FractionSplit
 
 ROWS = 20
 LABELS = np.arange(ROWS) % 3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from fusionrun.data.split import PARTS, allocate, split_class_counts, split_indices, split_sizes
-from fusionrun.schema.data import FoldSplit, FractionSplit
+from fusionrun.schema.splits import FoldSplit, FractionSplit
 
 shares = st.integers(1, 98).flatmap(
     lambda train: st.integers(0, 100 - train).map(

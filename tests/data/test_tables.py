@@ -18,7 +18,8 @@ from fusionrun.data.header import read_summary
 from fusionrun.data.load import Rows, load_data
 from fusionrun.data.report import FaultyDataError
 from fusionrun.errors import DataError
-from fusionrun.schema.data import Csv, Data, FileSplit, Npz, Parquet
+from fusionrun.schema.data import Csv, Data, Npz, Parquet
+from fusionrun.schema.splits import FileSplit
 
 VIEWS = ("fourier", "morphological")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusionrun.data.load import Rows
+from fusionrun.data.load import Rows, fit_scaling
 from fusionrun.models.experts import CNN, MLP, Expert
 from fusionrun.train.tables import Table, epoch_order, spans
 
@@ -63,6 +63,46 @@ def test_evaluation_sees_every_row_once_and_in_order(rows: Rows) -> None:
     batches = list(table.in_order(3))
     assert [len(batch.labels) for batch in batches] == [3, 3, 1]
     assert torch.equal(torch.cat([b.inputs[0] for b in batches]), table.matrix)
+
+
+def pictures(channels: int = 1) -> tuple[Rows, Expert]:
+    """Seven images of bytes, and an expert that scales them."""
+    raw = np.random.default_rng(1).integers(0, 256, (7, channels, 4, 6), dtype=np.uint8)
+    backbone = CNN(input_shape=(channels, 4, 6), channels=[2], features=2, dropout=0.0)
+    expert = Expert(backbone, scaler_shape=(channels, 1, 1), norm=False)
+    mean, std = fit_scaling(raw)
+    expert.scaler.mean.copy_(torch.from_numpy(mean))
+    expert.scaler.std.copy_(torch.from_numpy(std))
+    return Rows({"image": raw}, np.arange(7) % 3, np.arange(7)), expert
+
+
+def test_images_stay_bytes_and_a_batch_is_what_the_expert_makes_of_them() -> None:
+    rows, expert = pictures(channels=3)
+    table = Table(rows, {"x": expert}, {"x": "image"}, CPU)
+    assert table.images["image"].dtype == torch.uint8
+    (taken,) = table.batch(torch.tensor([4, 1])).inputs
+    assert torch.equal(taken, expert.scale(torch.from_numpy(rows.views["image"][[4, 1]])))
+
+
+def test_experts_of_one_scaling_share_a_scaled_batch_and_others_do_not() -> None:
+    rows, expert = pictures()
+    _, same = pictures()
+    _, other = pictures()
+    other.scaler.std.fill_(2.0)
+    experts = {"x": expert, "y": same, "z": other}
+    table = Table(rows, experts, dict.fromkeys(experts, "image"), CPU)
+    x, y, z = table.batch(torch.arange(7)).inputs
+    assert x.data_ptr() == y.data_ptr()
+    assert torch.equal(z, other.scale(torch.from_numpy(rows.views["image"])))
+
+
+def test_images_and_numbers_stand_beside_each_other(rows: Rows) -> None:
+    seen, expert = pictures()
+    mixed = Rows({**rows.views, **seen.views, "image": seen.views["image"]}, rows.labels, rows.ids)
+    table = Table(mixed, {"x": mlp(3), "y": expert}, {"x": "a", "y": "image"}, CPU)
+    for batch in (table.batch(torch.arange(7)), next(table.in_order(7))):
+        assert torch.equal(batch.inputs[0], torch.from_numpy(rows.views["a"]))
+        assert torch.equal(batch.inputs[1], expert.scale(torch.from_numpy(seen.views["image"])))
 
 
 def test_an_epochs_order_holds_every_row_once() -> None:

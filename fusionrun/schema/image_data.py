@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import Name
 from fusionrun.schema.data import Data, FileData
@@ -39,14 +40,24 @@ class Idx(PublishedData):
 
 
 class Cifar(PublishedData):
-    """A directory of CIFAR's binary files."""
+    """CIFAR's files, as its archives hold them: the binary version, or the one for Python."""
 
+    reader = "fusionrun.data.cifar"
     source: Literal["cifar"]
-    """Directory of CIFAR files."""
+    """CIFAR's files, of the binary version or the one for Python."""
     path: str
-    """The directory."""
+    """Their directory, or that in which the archive was unpacked."""
     classes: Literal[10, 100] = 10
     """CIFAR-10 or CIFAR-100."""
+    labels: Literal["fine", "coarse"] = "fine"
+    """CIFAR-100's 100 classes, or the 20 that they are grouped in."""
+
+    @model_validator(mode="after")
+    def _coarse_of_a_hundred(self) -> "Cifar":
+        if self.labels == "coarse" and self.classes == 10:
+            words = "fine: only CIFAR-100 has coarse labels too"
+            raise PydanticCustomError("coarse", words, {"key": "labels"})
+        return self
 
 
 class ImageFolder(FileData):

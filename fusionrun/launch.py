@@ -115,7 +115,7 @@ def earlier_runs(runs_dir: Path, identity: str) -> Iterator[RunLayout]:
 
 def _same_data(layout: RunLayout, plan: Plan) -> bool:
     """Whether a run read the files that are there now: the plan only knows their headers."""
-    from fusionrun.data.load import content_hash
+    from fusionrun.data.content import content_hash
 
     try:
         read = json.loads(layout.environment.read_text(encoding="utf-8"))["data_sha256"]

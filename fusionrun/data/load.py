@@ -5,7 +5,6 @@ Legend: N rows, F features, C channels, H height, W width.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ Integers = NDArray[np.int64]
 
 _BLOCK_ROWS: Final = 4096
 """Rows that are widened to float64 at a time: a whole view of images would not fit twice."""
-
-_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,22 +107,6 @@ def _fit_bytes(view: NDArray[Any]) -> tuple[Floats, Floats]:
         if np.count_nonzero(often) > 1:
             std[channel] = np.sqrt((np.square(values - centre) * often).sum() / often.sum())
     return mean, std
-
-
-def content_hash(files: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 of each file's bytes, as hexadecimal text, by the keys of `files`."""
-    return {part: _sha256(Path(path)) for part, path in files.items()}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise data_error(f"cannot read {path}", got=str(error)) from error
-    return digest.hexdigest()
 
 
 def _require_unchanged(now: DataSummary, planned: DataSummary) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusionrun.data.columns import LABEL, pick_columns, require_label, view_key
+from fusionrun.data.image_header import image_size
 from fusionrun.data.labels import as_classes
 from fusionrun.data.report import Faults, blaming, data_error, listing
 from fusionrun.data.scan import FileScan
 from fusionrun.schema.data import Parquet
+
+if TYPE_CHECKING:
+    from fusionrun.schema.images import Images
+
+Encoded = tuple[str, bytes]
+"""What an error calls an image, and its bytes."""
 
 
 def scan_parquet(path: Path, data: Parquet) -> FileScan:
@@ -23,12 +30,12 @@ def scan_parquet(path: Path, data: Parquet) -> FileScan:
     """
     with open_parquet(path) as file:
         schema = file.schema_arrow
-        plain = [column.name for column in schema if not _list_shape(column.type)]
+        plain = [column.name for column in schema if not _holds_a_sample(column.type)]
         faults = Faults()
         with faults.collected():
             require_label(data.label, schema.names, path, likely=plain)
         with faults.collected():
-            views = _views(schema, data, path)
+            views = _views(file, data, path)
         faults.raise_any()
         values = file.read(columns=[data.label]).column(0).to_pylist()
     with blaming(LABEL):
@@ -36,14 +43,84 @@ def scan_parquet(path: Path, data: Parquet) -> FileScan:
     return FileScan(path, views, classes)
 
 
-def _views(schema: Any, data: Parquet, path: Path) -> dict[str, tuple[int, ...]]:
+def _views(file: Any, data: Parquet, path: Path) -> dict[str, tuple[int, ...]]:
     """Shape of one sample of each view."""
-    faults, views = Faults(), dict[str, tuple[int, ...]]()
+    schema = file.schema_arrow
+    faults, views, pictures = Faults(), dict[str, tuple[int, ...]](), False
     for view, names in columns_by_view(schema, data, path).items():
         with faults.collected(), blaming(view_key(view) if data.views else ()):
-            views[view] = _sample_shape(view, schema, names, path)
+            if is_picture(schema, names):
+                pictures = True
+                views[view] = _picture_shape(file, names[0], data, path)
+            else:
+                views[view] = _sample_shape(view, schema, names, path)
     faults.raise_any()
+    if data.images is not None and not pictures:
+        raise data_error(
+            f"data.images says how encoded images are read, and no view of {path} has any",
+            got=f"columns {listing(f'{column.name} ({column.type})' for column in schema)}",
+            expected="a column of bytes, or of bytes and path",
+            blamed=("data", "images"),
+        )
     return views
+
+
+def is_picture(schema: Any, names: tuple[str, ...]) -> bool:
+    """Whether a view is one column of encoded images."""
+    return len(names) == 1 and _holds_pictures(schema.field(names[0]).type)
+
+
+def _holds_pictures(column_type: Any) -> bool:
+    """Bytes, or the mapping of bytes and path that the datasets library writes."""
+    from pyarrow import types
+
+    if types.is_struct(column_type):
+        names = [column_type.field(number).name for number in range(column_type.num_fields)]
+        return "bytes" in names and _holds_pictures(column_type.field("bytes").type)
+    return bool(types.is_binary(column_type) or types.is_large_binary(column_type))
+
+
+def _holds_a_sample(column_type: Any) -> bool:
+    return bool(_list_shape(column_type)) or _holds_pictures(column_type)
+
+
+def images_of(data: Parquet) -> Images:
+    """How encoded images are read."""
+    from fusionrun.schema.images import Images
+
+    return data.images or Images()
+
+
+def encoded_images(file: Any, name: str, path: Path, batch_size: int = 256) -> Iterator[Encoded]:
+    """Each row's image, with what an error calls it.
+
+    Raises:
+        DataError: a row has none, or names a file in place of it.
+    """
+    row = 0
+    for batch in file.iter_batches(batch_size=batch_size, columns=[name]):
+        for cell in batch.column(0).to_pylist():
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            where = f"in row {row} (counted from 0) of the column {name!r} of {path}"
+            if content is None:
+                elsewhere = cell.get("path") if isinstance(cell, dict) else None
+                raise data_error(
+                    f"no image {where}",
+                    got=f"the path {elsewhere!r} and no bytes" if elsewhere else "an empty cell",
+                    expected="an image in every row",
+                    fix="write the bytes of the images into the table",
+                )
+            yield where, content
+            row += 1
+
+
+def _picture_shape(file: Any, name: str, data: Parquet, path: Path) -> tuple[int, ...]:
+    images = images_of(data)
+    if images.size is not None:
+        return images.shape(*images.size)
+    for where, content in encoded_images(file, name, path, batch_size=1):
+        return images.shape(*image_size(content, f"the image {where}"))
+    return images.shape(1, 1)  # (a table without rows is refused for that)
 
 
 @contextmanager
@@ -67,17 +144,17 @@ def open_parquet(path: Path) -> Iterator[Any]:
 
 
 def columns_by_view(schema: Any, data: Parquet, path: Path) -> Mapping[str, tuple[str, ...]]:
-    """View → its columns; without `views`, each column of fixed-size lists is one.
+    """View → its columns; without `views`, each column of fixed-size lists or of images is one.
 
     Raises:
         DataError: a column is missing, or there is no column of lists to take.
     """
     if data.views is not None:
         return pick_columns(data.views, data.label, schema.names, path)
-    lists = [f.name for f in schema if _list_shape(f.type) and f.name != data.label]
+    lists = [f.name for f in schema if _holds_a_sample(f.type) and f.name != data.label]
     if not lists:
         raise data_error(
-            f"no column of fixed-size lists in {path}",
+            f"no column of fixed-size lists or of encoded images in {path}",
             got=f"columns {listing(schema.names)}",
             expected="data.views, which says which columns are a view",
             fix='for instance  views: {measured: ["height", "width"], spectrum: "band_*"}',
@@ -124,6 +201,6 @@ def _require_numbers(view: str, name: str, column_type: Any, path: Path) -> None
     raise data_error(
         f"data.views.{view}: the column {name!r} of {path}",
         got=f"{column_type}",
-        expected="numbers, or lists of numbers of one fixed size",
+        expected="numbers, lists of numbers of one fixed size, or a column of encoded images",
         fix="cast it to pyarrow.list_(pyarrow.float32(), SIZE)" if loose else "",
     )

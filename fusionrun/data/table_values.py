@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from fusionrun.data.csv_file import scan_csv
 from fusionrun.data.npz_file import BROKEN, arrays_by_view, damaged
-from fusionrun.data.parquet_file import columns_by_view, open_parquet
+from fusionrun.data.parquet_file import (
+    columns_by_view,
+    encoded_images,
+    images_of,
+    is_picture,
+    open_parquet,
+)
 from fusionrun.data.report import counted, data_error
 from fusionrun.data.scan import FileScan
 from fusionrun.schema.data import Csv, Data, Npz, Parquet
@@ -61,11 +67,20 @@ def _load_csv(scan: FileScan, data: Csv) -> dict[str, NDArray[Any]]:
 
 def _load_parquet(scan: FileScan, data: Parquet) -> dict[str, NDArray[Any]]:
     with open_parquet(scan.path) as file:
-        chosen = columns_by_view(file.schema_arrow, data, scan.path)
+        schema = file.schema_arrow
         return {
-            view: np.hstack([_column(file, name, view, scan) for name in names])
-            for view, names in chosen.items()
+            view: _pictures(file, names[0], view, data, scan)
+            if is_picture(schema, names)
+            else np.hstack([_column(file, name, view, scan) for name in names])
+            for view, names in columns_by_view(schema, data, scan.path).items()
         }
+
+
+def _pictures(file: Any, name: str, view: str, data: Parquet, scan: FileScan) -> NDArray[Any]:
+    from fusionrun.data.decode import decode_all
+
+    encoded = encoded_images(file, name, scan.path)
+    return decode_all(encoded, len(scan.labels), scan.views[view], images_of(data))
 
 
 def _column(file: Any, name: str, view: str, scan: FileScan) -> NDArray[Any]:

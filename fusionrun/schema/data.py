@@ -3,7 +3,7 @@ whether a file exists and what is in it is for `fusionrun.data`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,9 +14,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from fusionrun.schema.base import Section
+from fusionrun.schema.base import OnDemand, Section
 from fusionrun.schema.kinds import Kinds
 from fusionrun.schema.splits import FileSplit, FoldSplit, FractionSplit, Split, SplitShapes
+
+if TYPE_CHECKING:
+    from fusionrun.schema.images import Images
+else:
+    # Few tables hold images: the class is made when one does.
+    Images = Any
 
 
 def _arrays_by_view(value: Any) -> Any:
@@ -143,14 +149,17 @@ class Csv(TableData):
 
 
 class Parquet(TableData):
-    """A Parquet file. Needs the extra `parquet`."""
+    """A Parquet file. Needs the extra `parquet`, and `images` where it holds encoded images."""
 
     reader = "fusionrun.data.tables"
     source: Literal["parquet"]
     """Parquet file."""
     views: ColumnsByView | None = None
-    """View name → its columns, a glob, or one column of fixed-size lists; null: each column of
-    fixed-size lists is a view."""
+    """View name → its columns, a glob, or one column of fixed-size lists or of encoded images;
+    null: each column of one of these two kinds is a view."""
+    images: Annotated[Images, OnDemand("fusionrun.schema.images:Images")] | None = None
+    """Size and channels of encoded images: bytes, or the mapping of bytes and path that other
+    libraries write; null: colour, in the size of the first one."""
 
 
 DATA: Final = Kinds[Data](

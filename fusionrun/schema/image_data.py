@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import Name
 from fusionrun.schema.data import Data, FileData
+from fusionrun.schema.images import Images
 from fusionrun.schema.splits import (
     FileSplit,
     FoldSplit,
@@ -61,8 +62,9 @@ class Cifar(PublishedData):
 
 
 class ImageFolder(FileData):
-    """A directory with one directory of image files for each class."""
+    """A directory with one directory of image files for each class. Needs the extra `images`."""
 
+    reader = "fusionrun.data.image_folder"
     source: Literal["image_folder"]
     """Directory of images."""
     split: Annotated[Split, SplitShapes(OfficialSplit, FractionSplit, FileSplit, FoldSplit)] = (
@@ -72,6 +74,8 @@ class ImageFolder(FileData):
     or a directory for each part."""
     view: Name = "image"
     """What the experts call the images."""
+    images: Images = Field(default_factory=Images.model_construct)
+    """Size and channels of the images."""
 
 
 class Torchvision(Data):

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from fusionrun.data.load import Rows, content_hash, load_data
+from fusionrun.data.content import content_hash
+from fusionrun.data.load import Rows, load_data
 from fusionrun.errors import TrainingError
 from fusionrun.models.network import FusionNetwork
 from fusionrun.plan.plan import Plan

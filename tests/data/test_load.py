@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from fusionrun import datasets
+from fusionrun.data.content import content_hash
 from fusionrun.data.header import read_summary
-from fusionrun.data.load import content_hash, fit_scaling, load_data
+from fusionrun.data.load import fit_scaling, load_data
 from fusionrun.errors import DataError
 from fusionrun.schema.data import Npz
 from fusionrun.schema.splits import FileSplit

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from fusionrun.data.reading import ROOT
 from fusionrun.data.report import data_error
 
 MOST_BYTES: Final = 256 << 20
@@ -23,12 +24,13 @@ def content_hash(files: Mapping[str, str]) -> dict[str, str]:
     """SHA-256 of each file's bytes, as hexadecimal text, by the keys of `files`.
 
     Of a directory: of the names and bytes of all files below it; where they come to more than
-    `MOST_BYTES`, of their names and sizes, which a copy keeps (as it does not keep dates).
+    `MOST_BYTES`, of their names and sizes, which a copy keeps (as it does not keep dates). A
+    directory that holds other things too has none.
 
     Raises:
         DataError: a file cannot be read.
     """
-    return {part: _hash(Path(path)) for part, path in files.items()}
+    return {part: _hash(Path(path)) for part, path in files.items() if part != ROOT}
 
 
 def _hash(path: Path) -> str:

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from fusionrun.schema.images import Images
 
 Bytes = NDArray[np.uint8]
-Encoded = tuple[str, Path | bytes]
-"""What an error calls an image, and its file or its bytes."""
+Encoded = tuple[str, Any]
+"""What an error calls an image; and its file, its bytes, or the image as Pillow has it."""
 
 _AT_ONCE: Final = 4096
 """Encoded images that are held at a time, waiting for a thread."""
@@ -67,9 +68,8 @@ def decoder(shape: tuple[int, ...], images: Images) -> Callable[[Encoded], Bytes
 
     def decode(encoded: Encoded) -> Bytes:
         name, content = encoded
-        source = io.BytesIO(content) if isinstance(content, bytes) else content
         try:
-            with pillow.open(source) as file:
+            with _opened(content, pillow) as file:
                 _require_bytes(file.mode, name)
                 image = file.convert("L" if images.channels == 1 else "RGB")
         except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
@@ -86,6 +86,14 @@ def decoder(shape: tuple[int, ...], images: Images) -> Callable[[Encoded], Bytes
         return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
     return decode
+
+
+def _opened(content: Path | bytes | Any, pillow: Any) -> AbstractContextManager[Any]:
+    if isinstance(content, pillow.Image):
+        return nullcontext(content)
+    source = io.BytesIO(content) if isinstance(content, bytes) else content
+    opened: AbstractContextManager[Any] = pillow.open(source)
+    return opened
 
 
 def _require_bytes(mode: str, name: str) -> None:

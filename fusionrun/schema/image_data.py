@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fusionrun.schema.base import Name
+from fusionrun.schema.base import Name, Section
 from fusionrun.schema.data import Data, FileData
 from fusionrun.schema.images import Images
 from fusionrun.schema.splits import (
@@ -78,9 +78,30 @@ class ImageFolder(FileData):
     """Size and channels of the images."""
 
 
-class Torchvision(Data):
-    """A data set of torchvision."""
+class OfferedData(Data):
+    """Base of the sources that come in parts, or as one set that is divided here."""
 
+    split: Annotated[Split, SplitShapes(OfficialSplit, FractionSplit, FoldSplit)] = Field(
+        default_factory=OfficialSplit.model_construct
+    )
+    """What is taken from its training part; or fractions or folds, where it is one set."""
+
+
+class TorchvisionParts(Section):
+    """Arguments of a torchvision class, by the part that it then gives."""
+
+    train: Mapping[str, Any]
+    """The rows to learn from."""
+    val: Mapping[str, Any] | None = None
+    """The rows on which the best weights are chosen; null: a share of `train`."""
+    test: Mapping[str, Any] | None = None
+    """The rows that are touched once, at the end."""
+
+
+class Torchvision(OfferedData):
+    """A data set of torchvision. Needs the extra `torchvision`, for a plan too."""
+
+    reader = "fusionrun.data.torchvision_sets"
     source: Literal["torchvision"]
     """Data set of torchvision."""
     name: Annotated[str, Field(min_length=1)]
@@ -89,14 +110,24 @@ class Torchvision(Data):
     """Directory that holds the files, relative to the recipe."""
     view: Name = "image"
     """What the experts call the images."""
+    images: Images = Field(default_factory=Images.model_construct)
+    """Size and channels of the images."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Further arguments of the class, for every part."""
+    parts: TorchvisionParts | None = None
+    """Arguments that make each part; null: `train: true`, or `split: train`, and the like, as the
+    class has them."""
+    download: bool = False
+    """Download what is not in `root`, as soon as a plan needs it."""
 
 
-class PythonData(Data):
-    """A data set that another package offers."""
+class PythonData(OfferedData):
+    """A data set that another package offers by an entry point."""
 
+    reader = "fusionrun.data.offered"
     source: Literal["python"]
     """Function of another package."""
     name: Annotated[str, Field(min_length=1)]
-    """Name of its entry point."""
+    """Name of its entry point, in the group `fusionrun.datasets`."""
     options: Mapping[str, Any] = Field(default_factory=dict)
     """What the function is called with."""

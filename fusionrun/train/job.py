@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from fusionrun.data.content import content_hash
-from fusionrun.data.load import Rows, load_data
+from fusionrun.data.load import Rows, load_data, rows_hash
 from fusionrun.errors import TrainingError
 from fusionrun.models.network import FusionNetwork
 from fusionrun.plan.plan import Plan
@@ -138,7 +138,7 @@ class Attempt:
         precision = plan.settings.training.precision
         step = Step(network, updater, loss_settings(plan), precision, device)
         tables = _tables(plan, network, rows, device)
-        origin = self._origin(plan, updater, device)
+        origin = self._origin(plan, rows, updater, device)
         if loaded:
             self._refuse_other(loaded, origin)
         settings = plan.settings.training.checkpoints
@@ -187,13 +187,15 @@ class Attempt:
             print(f"attempt {self._recorder.attempt} goes on at {where}", flush=True)
         return loaded
 
-    def _origin(self, plan: Plan, updater: Updater, device: torch.device) -> Origin:
+    def _origin(
+        self, plan: Plan, rows: Mapping[str, Rows], updater: Updater, device: torch.device
+    ) -> Origin:
         """What the run is made from and its bits depend on; the environment is recorded with it."""
         hashes: dict[str, str] = {}
         engine = plan.settings.training.engine
         around = circumstances(device, self._ranks, engine, updater.implementation)
         if self._ranks.is_first:
-            hashes = content_hash(plan.data.files)
+            hashes = content_hash(plan.data.files) or rows_hash(rows)
             write_json(self._layout.environment, {**environment(device), "data_sha256": hashes})
         return Origin(plan.hash, *self._ranks.from_first((hashes, around)))
 

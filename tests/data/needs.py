@@ -6,9 +6,24 @@ from pathlib import Path
 
 import pytest
 
+
+def _torchvision_error() -> str:
+    """Why torchvision cannot be used here; empty where it can."""
+    try:
+        from torchvision import datasets  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # (or torch's and its build do not fit)
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 FASHION = "/usr/share/datasets/fashion-mnist"
 
 needs_fashion_mnist = pytest.mark.skipif(
     not Path(FASHION).is_dir(),
     reason="needs Fashion-MNIST: apt-get install dataset-fashion-mnist",
+)
+
+needs_torchvision = pytest.mark.skipif(
+    bool(_torchvision_error()),
+    reason=f"needs torchvision: pip install 'fusionrun[torchvision]' ({_torchvision_error()})",
 )

@@ -161,3 +161,8 @@ def test_what_is_dumped_reads_back_the_same() -> None:
 def test_the_json_schema_offers_short_forms_and_split_shapes() -> None:
     schema = json.dumps(TypeAdapter(Npz).json_schema())
     assert all(key in schema for key in ('"uniqueItems": true', '"folds"', '"stratify"'))
+
+
+def test_all_built_in_sources_can_be_read() -> None:
+    kinds = [DATA.find(name) for name in DATA.names()]
+    assert [kind.__name__ for kind in kinds if kind and not kind.reader] == []

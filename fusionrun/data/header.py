@@ -50,7 +50,8 @@ class DataSummary(NamedTuple):
     shares: Mapping[str, Share] = {}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary in types that JSON has."""
+        """The summary in types that JSON has; shares only where there are any."""
+        shares = {expert: share._asdict() for expert, share in self.shares.items()}
         return {
             "files": dict(self.files),
             "views": {view: list(shape) for view, shape in self.views.items()},
@@ -59,7 +60,7 @@ class DataSummary(NamedTuple):
             "sizes": dict(self.sizes),
             "class_counts": {part: list(counts) for part, counts in self.class_counts.items()},
             "found": list(self.found),
-            "shares": {expert: share._asdict() for expert, share in self.shares.items()},
+            **({"shares": shares} if shares else {}),
         }
 
     @classmethod
@@ -72,10 +73,10 @@ class DataSummary(NamedTuple):
             rows=content["rows"],
             sizes=dict(content["sizes"]),
             class_counts={part: tuple(n) for part, n in content["class_counts"].items()},
-            found=tuple(content["found"]),
+            found=tuple(content.get("found", (ALL,))),
             shares={
                 expert: Share(share["rows"], tuple(share["classes"]))
-                for expert, share in content["shares"].items()
+                for expert, share in content.get("shares", {}).items()
             },
         )
 

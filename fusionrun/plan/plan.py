@@ -166,7 +166,8 @@ class Plan:
 
     def data_content(self) -> dict[str, Any]:
         """What the data's headers say, wherever its files lie."""
-        return {part: held for part, held in self.data.to_json().items() if part != "files"}
+        held = self.data.to_json()
+        return {part: what for part, what in held.items() if part not in {"files", "found"}}
 
     @property
     def name(self) -> str:

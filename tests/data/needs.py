@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,17 @@ needs_fashion_mnist = pytest.mark.skipif(
     not Path(FASHION).is_dir(),
     reason="needs Fashion-MNIST: apt-get install dataset-fashion-mnist",
 )
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def shipped_recipes() -> list[Any]:
+    """The names of the shipped recipes, for `parametrize`; those of images need the images."""
+    return [
+        pytest.param(path.name, marks=needs_fashion_mnist if FASHION in path.read_text() else ())
+        for path in sorted(RECIPES.glob("*.yaml"))
+    ]
+
 
 needs_torchvision = pytest.mark.skipif(
     bool(_torchvision_error()),

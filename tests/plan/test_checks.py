@@ -374,7 +374,7 @@ fusion.hidden_dim, fusion.dropout
           got       'colour'
           expected  one of the recipe's keys: version, name, preset, seed, data.source, \
 data.normalize, data.split.train, data.split.val, data.split.test, data.split.stratify, \
-data.split.seed, data.path, …
+data.split.seed, data.fusion_holdout, …
     """
     rest = f"{MULTIPLICATIVE}\nsweep: {{grid: {{fusion.dims: [1]}}, zip: {{colour: [3]}}}}"
     refused(golden, plan, rest)

@@ -16,10 +16,11 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.recipe.read import read_recipe
+from tests.data.needs import shipped_recipes
 
 PlanOf = Callable[..., Plan]
 RECIPES = Path(__file__).parents[2] / "recipes"
-SHIPPED = sorted(path.name for path in RECIPES.glob("*.yaml"))
+SHIPPED = shipped_recipes()
 MULTIPLICATIVE = "fusion: {type: multiplicative}"
 
 

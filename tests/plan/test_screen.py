@@ -14,11 +14,12 @@ from fusionrun.plan.resolve import make_plan
 from fusionrun.plan.screen import LINE_WIDTH, every_value, line_width, literal, screen, size, why
 from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import run_id
+from tests.data.needs import shipped_recipes
 
 PlanOf = Callable[..., Plan]
 GOLDEN = Path(__file__).parent / "golden"
 RECIPES = Path(__file__).parents[2] / "recipes"
-SHIPPED = sorted(path.name for path in RECIPES.glob("*.yaml"))
+SHIPPED = shipped_recipes()
 MULTIPLICATIVE = "fusion: {type: multiplicative}"
 
 

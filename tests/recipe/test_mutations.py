@@ -38,6 +38,8 @@ REQUIRED = (
     r"learning_rates\.rules\[\d+\]\.(when|scale)",
     r"training\.early_stopping\.patience",
 )
+# Required by some sources, whose recipes say so.
+REQUIRED_BY_SOURCE = {"source: idx": r"data\.path"}
 # Required by a check across keys, which waits until each key is right by itself.
 REQUIRED_TOGETHER = (r"data\.path",)
 # Names that the user chose, and what nothing reads.
@@ -47,6 +49,12 @@ NOT_EMPTY = (r"learning_rates\.rules\[\d+\]\.(when\.[^.]+|scale)", r"experts", r
 # (Text as a part of a split is a file's name, and makes another form of the whole split.)
 TEXT_TOO = (r".*\.when\.fusion_type", r"slurm\.gpus_per_node", r"data\.split\.(train|val|test)")
 TRUE_TOO = (r"knowledge_transfer\.cross_expert_attention",)
+
+
+def required(text: Text) -> tuple[str, ...]:
+    """The keys that a recipe cannot be without."""
+    own = (key for words, key in REQUIRED_BY_SOURCE.items() if words in text.text)
+    return (*REQUIRED, *own)
 
 
 def is_one_of(patterns: Sequence[str], keys: Keys) -> bool:
@@ -204,7 +212,7 @@ def test_a_misspelt_key_is_named_at_its_place_with_what_was_meant(
         for wrong in some_misspellings(text, path, number):
             found = problems_of(text.with_text(text.key_range(path), wrong), tmp_path)
             expected = [(dotted((*path[:-1], wrong)), key_at(text, path))]
-            if is_one_of(REQUIRED, path):
+            if is_one_of(required(text), path):
                 expected.append((dotted(path), key_at(text, path[:-1])))
             if sorted((p.key, at(p)) for p in found) != sorted(expected):
                 wrong_answers.append((dotted(path), wrong, [p.render() for p in found]))
@@ -249,7 +257,7 @@ def test_a_dropped_key_is_missed_at_its_parent_or_has_a_default(
     for path in text.key_paths():
         found = [(p.key, p.got, at(p)) for p in problems_of(drop(text, path), tmp_path)]
         expected: list[Any] = []
-        if is_one_of((*REQUIRED, *REQUIRED_TOGETHER), path):
+        if is_one_of((*required(text), *REQUIRED_TOGETHER), path):
             # The first line of a recipe is where a top-level key is missed: it may be that key's.
             where = at_after_drop(text, path)
             expected = [(dotted(path), "nothing: the key is missing", where)]

@@ -40,7 +40,7 @@ CASES: list[tuple[str, str, list[str]]] = [
     (
         "a key of another form of split",
         "",
-        ["data.split={train: a.npz, stratify: true}", "data.path=null"],
+        ["data.split={folds: 5, train: 0.8}"],
     ),
     ("a misspelt tag", "schedulers: {experts: {tpye: StepLR, gamma: 0.5}}", []),
     ("an unknown kind", "", ["fusion.type=multiplicatve"]),

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionrun.data.free_memory import free_bytes
 from fusionrun.data.report import data_error
+from fusionrun.schema.base import AUTO
 
 if TYPE_CHECKING:
     from fusionrun.schema.images import Images
@@ -26,36 +28,87 @@ Bytes = NDArray[np.uint8]
 Encoded = tuple[str, Any]
 """What an error calls an image; and its file, its bytes, or the image as Pillow has it."""
 
-_AT_ONCE: Final = 4096
-"""Encoded images that are held at a time, waiting for a thread."""
+_MOST_SHARE: Final = 0.5
+"""Of the free memory, for one part: while rows are taken from it, it is there twice."""
+
+_BLOCK_ROWS: Final = 1024
+"""Images that are decoded at a time where all of them are asked for."""
 
 
-def decode_all(
-    encoded: Iterable[Encoded], rows: int, shape: tuple[int, ...], images: Images
-) -> Bytes:
-    """Decode images in their order, in as many threads as there are processors.
+class Pictures:
+    """Encoded images that look like an array (N, C, H, W) of bytes, decoded when they are taken.
 
     Args:
         encoded: the images.
-        rows: N, how many.
         shape: (C, H, W) of each.
         images: how they get that shape.
 
-    Returns:
-        (N, C, H, W).
+    Raises:
+        DataError: Pillow is not there.
+    """
+
+    dtype: Final = np.dtype(np.uint8)
+    ndim: Final = 4
+
+    def __init__(self, encoded: Sequence[Encoded], shape: tuple[int, ...], images: Images) -> None:
+        self._encoded, self._images = encoded, images
+        self.shape = (len(encoded), *shape)
+        self._decode = decoder(shape, images)
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    @property
+    def nbytes(self) -> int:
+        """What they take when they are decoded."""
+        return prod(self.shape)
+
+    def take(self, rows: Iterable[int]) -> Pictures:
+        """Some of them, in this order, still encoded."""
+        return Pictures([self._encoded[row] for row in rows], self.shape[1:], self._images)
+
+    def decoded(self, rows: Sequence[int], threads: Executor) -> Bytes:
+        """Some of them, (B, C, H, W): an image is a function of its row alone, so that the number
+        of threads changes nothing.
+
+        Raises:
+            DataError: an image cannot be read, or has another size.
+        """
+        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        encoded = (self._encoded[row] for row in rows)
+        for place, image in enumerate(threads.map(self._decode, encoded)):
+            pixels[place] = image
+        return pixels
+
+    def blocks(self) -> Iterator[Bytes]:
+        """All of them, in pieces, in order."""
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for start in range(0, len(self), _BLOCK_ROWS):
+                rows = range(start, min(start + _BLOCK_ROWS, len(self)))
+                yield self.decoded(rows, threads)
+
+
+def decode_all(pictures: Pictures) -> Bytes:
+    """All images, (N, C, H, W).
 
     Raises:
-        DataError: Pillow is not there; an image cannot be read, or has another size.
+        DataError: an image cannot be read, or has another size.
     """
-    decode = decoder(shape, images)
-    pixels = np.empty((rows, *shape), np.uint8)
-    source, done = iter(encoded), 0
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        while block := list(islice(source, _AT_ONCE)):
-            for image in threads.map(decode, block):
-                pixels[done] = image
-                done += 1
+    pixels, done = np.empty(pictures.shape, np.uint8), 0
+    for block in pictures.blocks():
+        pixels[done : done + len(block)] = block
+        done += len(block)
     return pixels
+
+
+def held(encoded: Sequence[Encoded], shape: tuple[int, ...], images: Images) -> Bytes | Pictures:
+    """Images as bytes in memory, or encoded as they are: as the recipe says, or as they fit."""
+    pictures = Pictures(encoded, shape, images)
+    wanted = images.in_memory
+    if wanted == AUTO:
+        free = free_bytes()
+        wanted = free is None or pictures.nbytes <= _MOST_SHARE * free
+    return decode_all(pictures) if wanted else pictures
 
 
 def decoder(shape: tuple[int, ...], images: Images) -> Callable[[Encoded], Bytes]:

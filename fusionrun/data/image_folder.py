@@ -23,6 +23,7 @@ from fusionrun.schema.splits import OfficialSplit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fusionrun.data.decode import Pictures
     from fusionrun.schema.image_data import ImageFolder
 
 IMAGES: Final = (
@@ -71,13 +72,12 @@ def scan(data: ImageFolder, files: Mapping[str, Path]) -> dict[str, FileScan]:
     }
 
 
-def load(data: ImageFolder, scan: FileScan) -> Mapping[str, NDArray[Any]]:
-    """The images, (N, channels, height, width) bytes."""
-    from fusionrun.data.decode import decode_all
+def load(data: ImageFolder, scan: FileScan) -> Mapping[str, NDArray[Any] | Pictures]:
+    """The images, (N, channels, height, width) bytes, in memory or in their files."""
+    from fusionrun.data.decode import held
 
-    encoded = ((str(path), path) for path in scan.origin)
-    shape = scan.views[data.view]
-    return {data.view: decode_all(encoded, len(scan.labels), shape, data.images)}
+    encoded = [(str(path), path) for path in scan.origin]
+    return {data.view: held(encoded, scan.views[data.view], data.images)}
 
 
 def _folder(path: Path) -> Path:

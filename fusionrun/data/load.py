@@ -6,7 +6,7 @@ Legend: N rows, F features, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionrun.data.decode import Pictures
 from fusionrun.data.header import DataSummary, summarise
 from fusionrun.data.parts import rows_of_parts
 from fusionrun.data.reading import Reader, reader_of
@@ -25,6 +26,7 @@ from fusionrun.schema.data import Data
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+View = Floats | Bytes | Pictures
 
 _BLOCK_ROWS: Final = 4096
 """Rows that are widened to float64 at a time: a whole view of images would not fit twice."""
@@ -36,12 +38,12 @@ class Rows:
 
     Attributes:
         views: (N, F) or (N, C, H, W) of each view, as in the file: not scaled. float32, or uint8
-            where the file has images of bytes.
+            where the file has images of bytes, or those still encoded.
         labels: (N,) class indices, in the order of the summary's `classes`.
         ids: (N,) row numbers in the file, from 0.
     """
 
-    views: Mapping[str, Floats | Bytes]
+    views: Mapping[str, View]
     labels: Integers
     ids: Integers
 
@@ -67,7 +69,7 @@ def load_data(data: Data, summary: DataSummary) -> dict[str, Rows]:
     return dict.fromkeys(PARTS, nothing) | parts
 
 
-def fit_scaling(view: Floats | Bytes) -> tuple[Floats, Floats]:
+def fit_scaling(view: View) -> tuple[Floats, Floats]:
     """Mean and standard deviation of training rows, accumulated in float64; of bytes exactly.
 
     Args:
@@ -76,7 +78,7 @@ def fit_scaling(view: Floats | Bytes) -> tuple[Floats, Floats]:
     Returns:
         mean, std: (F,) or (C, 1, 1). Where all values are equal, std is 1.
     """
-    if view.dtype == np.uint8:
+    if isinstance(view, Pictures) or view.dtype == np.uint8:
         return _fit_bytes(view)
     axes = (0,) if view.ndim == 2 else (0, 2, 3)
     count = view.size // view.shape[1]
@@ -94,20 +96,29 @@ def fit_scaling(view: Floats | Bytes) -> tuple[Floats, Floats]:
     return mean.astype(np.float32), std
 
 
-def _fit_bytes(view: NDArray[Any]) -> tuple[Floats, Floats]:
+def _fit_bytes(view: NDArray[Any] | Pictures) -> tuple[Floats, Floats]:
     """As `fit_scaling`, from how often each of the 256 values occurs in each channel."""
-    values = np.arange(256, dtype=np.float64)
-    mean = np.zeros((view.shape[1], 1, 1), np.float32)
-    std = np.ones_like(mean)
-    for channel in range(view.shape[1]):
-        often = np.zeros(256, np.int64)
+    often = np.zeros((view.shape[1], 256), np.int64)
+    for block in _blocks(view):
+        for channel, counts in enumerate(often):
+            counts += np.bincount(block[:, channel].ravel(), minlength=256)
+    values, total = np.arange(256, dtype=np.float64), often.sum(axis=1)
+    mean = often @ values / total
+    squares = (np.square(values - mean[:, None]) * often).sum(axis=1)
+    std = np.where(np.count_nonzero(often, axis=1) > 1, np.sqrt(squares / total), 1.0)
+    return _by_channel(mean), _by_channel(std)
+
+
+def _by_channel(numbers: NDArray[Any]) -> Floats:
+    return numbers.astype(np.float32).reshape(-1, 1, 1)
+
+
+def _blocks(view: NDArray[Any] | Pictures) -> Iterator[NDArray[Any]]:
+    if isinstance(view, Pictures):
+        yield from view.blocks()
+    else:
         for start in range(0, len(view), _BLOCK_ROWS):
-            often += np.bincount(view[start : start + _BLOCK_ROWS, channel].ravel(), minlength=256)
-        centre = (values * often).sum() / often.sum()
-        mean[channel] = centre
-        if np.count_nonzero(often) > 1:
-            std[channel] = np.sqrt((np.square(values - centre) * often).sum() / often.sum())
-    return mean, std
+            yield view[start : start + _BLOCK_ROWS]
 
 
 def rows_hash(parts: Mapping[str, Rows]) -> dict[str, str]:
@@ -116,7 +127,8 @@ def rows_hash(parts: Mapping[str, Rows]) -> dict[str, str]:
     for part, rows in parts.items():
         digest = hashlib.sha256(rows.labels.tobytes())
         for view in sorted(rows.views):
-            digest.update(np.ascontiguousarray(rows.views[view]).data)
+            for block in _blocks(rows.views[view]):
+                digest.update(np.ascontiguousarray(block).data)
         hashes[part] = digest.hexdigest()
     return hashes
 
@@ -136,24 +148,28 @@ def _require_unchanged(now: DataSummary, planned: DataSummary) -> None:
 def _load_part(reader: Reader, data: Data, scan: FileScan, summary: DataSummary) -> Rows:
     index_of = {label: index for index, label in enumerate(summary.classes)}
     labels = np.array([index_of[label] for label in scan.labels], dtype=np.int64)
-    views = {}
+    views = dict[str, View]()
     for view, values in reader.load(data, scan).items():
-        shape = (len(labels), *summary.views[view])
-        views[view] = _stored(values.reshape(shape), view, scan.path)
+        views[view] = _stored(values, (len(labels), *summary.views[view]), view, scan.path)
     return Rows(views, labels, np.arange(len(labels)))
 
 
-def _stored(values: NDArray[Any], view: str, path: Path) -> Floats | Bytes:
+def _stored(values: NDArray[Any] | Pictures, shape: tuple[int, ...], view: str, path: Path) -> View:
     """Images of bytes stay bytes, a quarter of the size; all else is float32."""
-    if values.dtype == np.uint8 and values.ndim == 4:
-        return np.ascontiguousarray(values)
-    return _finite_float32(values, view, path)
+    if isinstance(values, Pictures):
+        return values
+    if values.dtype == np.uint8 and len(shape) == 4:
+        return np.ascontiguousarray(values.reshape(shape))
+    return _finite_float32(values.reshape(shape), view, path)
 
 
 def _take(rows: Rows, indices: Integers | None) -> Rows:
     if indices is None:
         return rows
-    views = {view: values[indices] for view, values in rows.views.items()}
+    views = {
+        view: values.take(indices) if isinstance(values, Pictures) else values[indices]
+        for view, values in rows.views.items()
+    }
     return Rows(views, rows.labels[indices], rows.ids[indices])
 
 

@@ -19,6 +19,8 @@ from fusionrun.schema.splits import OfficialSplit, Split
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fusionrun.data.decode import Pictures
+
 ALL: Final = "all"
 """Key of the rows of a data set that is split by drawing."""
 
@@ -43,7 +45,7 @@ class Reader(Protocol):
             DataError: they are damaged, or not what the recipe says.
         """
 
-    def load(self, data: Any, scan: FileScan) -> Mapping[str, NDArray[Any]]:
+    def load(self, data: Any, scan: FileScan) -> Mapping[str, NDArray[Any] | Pictures]:
         """The numbers of one part: view → (N, …) in the order of the scan's labels.
 
         Raises:

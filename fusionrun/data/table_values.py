@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,11 @@ from fusionrun.data.report import counted, data_error
 from fusionrun.data.scan import FileScan
 from fusionrun.schema.data import Csv, Data, Npz, Parquet
 
+if TYPE_CHECKING:
+    from fusionrun.data.decode import Pictures
 
-def load_values(data: Data, scan: FileScan) -> Mapping[str, NDArray[Any]]:
+
+def load_values(data: Data, scan: FileScan) -> Mapping[str, NDArray[Any] | Pictures]:
     """View → its numbers, one row a sample.
 
     Raises:
@@ -65,7 +68,7 @@ def _load_csv(scan: FileScan, data: Csv) -> dict[str, NDArray[Any]]:
     return dict(zip(scan.views, np.split(table, ends, axis=1), strict=True))
 
 
-def _load_parquet(scan: FileScan, data: Parquet) -> dict[str, NDArray[Any]]:
+def _load_parquet(scan: FileScan, data: Parquet) -> dict[str, NDArray[Any] | Pictures]:
     with open_parquet(scan.path) as file:
         schema = file.schema_arrow
         return {
@@ -76,11 +79,13 @@ def _load_parquet(scan: FileScan, data: Parquet) -> dict[str, NDArray[Any]]:
         }
 
 
-def _pictures(file: Any, name: str, view: str, data: Parquet, scan: FileScan) -> NDArray[Any]:
-    from fusionrun.data.decode import decode_all
+def _pictures(
+    file: Any, name: str, view: str, data: Parquet, scan: FileScan
+) -> NDArray[Any] | Pictures:
+    from fusionrun.data.decode import held
 
-    encoded = encoded_images(file, name, scan.path)
-    return decode_all(encoded, len(scan.labels), scan.views[view], images_of(data))
+    encoded = list(encoded_images(file, name, scan.path))
+    return held(encoded, scan.views[view], images_of(data))
 
 
 def _column(file: Any, name: str, view: str, scan: FileScan) -> NDArray[Any]:
@@ -103,7 +108,9 @@ def _column(file: Any, name: str, view: str, scan: FileScan) -> NDArray[Any]:
     return numbers.reshape(len(scan.labels), -1)
 
 
-_LOADERS: Final[Mapping[type[Data], Callable[[FileScan, Any], Mapping[str, NDArray[Any]]]]] = {
+_LOADERS: Final[
+    Mapping[type[Data], Callable[[FileScan, Any], Mapping[str, NDArray[Any] | Pictures]]]
+] = {
     Npz: _load_npz,
     Csv: _load_csv,
     Parquet: _load_parquet,

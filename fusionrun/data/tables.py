@@ -19,6 +19,8 @@ from fusionrun.schema.splits import FileSplit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from fusionrun.data.decode import Pictures
+
 # What reads a format is imported when a recipe asks for that format: a plan's start counts.
 _SCANNERS: Final[Mapping[type[Data], str]] = {
     Npz: "fusionrun.data.npz_file:scan_npz",
@@ -65,7 +67,7 @@ def scan(data: TableData, files: Mapping[str, Path]) -> dict[str, FileScan]:
     }
 
 
-def load(data: TableData, scan: FileScan) -> Mapping[str, NDArray[Any]]:
+def load(data: TableData, scan: FileScan) -> Mapping[str, NDArray[Any] | Pictures]:
     """Every view's numbers."""
     from fusionrun.data.table_values import load_values
 

@@ -54,11 +54,23 @@ def scan(data: Torchvision, files: Mapping[str, Path]) -> dict[str, FileScan]:
 
 def load(data: Torchvision, scan: FileScan) -> Mapping[str, NDArray[Any]]:
     """The images, (N, channels, height, width) bytes."""
-    from fusionrun.data.decode import decode_all
+    from fusionrun.data.decode import Pictures, decode_all
 
-    rows = len(scan.labels)
-    named = ((f"{row} of torchvision's {data.name}", scan.origin[row][0]) for row in range(rows))
-    return {data.view: decode_all(named, rows, scan.views[data.view], data.images)}
+    encoded = _Given(scan.origin, data.name)
+    return {data.view: decode_all(Pictures(encoded, scan.views[data.view], data.images))}
+
+
+class _Given(Sequence[tuple[str, Any]]):
+    """The images of a data set, each made when it is asked for."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self._dataset, self._name = dataset, name
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, row: Any) -> Any:
+        return f"{row} of torchvision's {self._name}", self._dataset[row][0]
 
 
 def _kind(name: str) -> Any:

@@ -23,6 +23,7 @@ COSTS: dict[str, Cost] = {
     "evaluation": "nothing",
     "sweep": "nothing",
     "slurm": "a new launch",
+    "data.images.in_memory": "a new launch",
     "training.device": "a new launch",
     "training.threads": "a new launch",
     "training.checkpoints": "a new launch",

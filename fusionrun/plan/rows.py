@@ -8,8 +8,10 @@ from fusionrun.data.shares import FEWEST_CLASSES, plan_shares, too_small
 from fusionrun.errors import Problem, RecipeError
 from fusionrun.plan.ledger import Ledger
 from fusionrun.recipe.read import Source
+from fusionrun.schema.base import AUTO
 
 _SHARES = ("data", "expert_shares")
+_IN_MEMORY = "data.images.in_memory"
 
 
 def with_shares(source: Source, summary: DataSummary) -> DataSummary:
@@ -52,7 +54,10 @@ def _too_small(source: Source, summary: DataSummary, small: list[str]) -> Proble
 
 
 def settle_data(ledger: Ledger, summary: DataSummary) -> None:
-    """The share of an official training part to validate on."""
+    """The share of an official training part to validate on, and where images are held."""
+    if ledger.pending(_IN_MEMORY):
+        where = "decided where it trains: true where they fit into half of the free memory"
+        ledger.settle(_IN_MEMORY, AUTO, "default", where)
     if not ledger.pending("data.split.val"):
         return
     has_val = "val" in summary.found

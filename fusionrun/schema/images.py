@@ -1,8 +1,8 @@
 """How image files become arrays of one size."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fusionrun.schema.base import Count, Section
+from fusionrun.schema.base import AUTO, Count, OrAuto, Section
 
 
 class Images(Section):
@@ -15,6 +15,10 @@ class Images(Section):
     stretch: height and width each on their own."""
     channels: Literal[1, 3] = 3
     """1: grey; 3: colour. Images of another kind are converted, transparency is left out."""
+
+    in_memory: Annotated[bool, OrAuto()] = AUTO
+    """Decode all images before the first step and hold their bytes; false: each one when a batch
+    takes it, in threads that work ahead. The result is the same."""
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """One sample, where the first image is that large."""

@@ -261,10 +261,12 @@ class Epochs:
 
     def _steps_of(self, order: Tensor) -> None:
         """The batches of an epoch that are left."""
-        for start, stop in self._spans[self.where.batch :]:
+        spans = self._spans[self.where.batch :]
+        shares = [self._ranks.share(start, stop) for start, stop in spans]
+        batches = self._train.batches(order[first:end] for first, end in shares)
+        for start, stop in spans:
             self._between_steps(self)
-            first, end = self._ranks.share(start, stop)
-            batch = self._train.batch(order[first:end])
+            batch = next(batches)
             log = self._step(batch, stop == len(order), stop - start)
             self.log.add(log, batch.labels)
             self.where.batch += 1

@@ -8,8 +8,9 @@ Shapes: N rows, B batch, K columns of all blocks together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor
 from fusionrun.data.load import Rows
 from fusionrun.models.experts import Expert
 from fusionrun.models.scaler import Scaler
+from fusionrun.train.images import Encoded, Held, images_of
+
+# Numbers of one view that an evaluation takes at a time: 445 images of 3 × 224 × 224.
+MOST_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,18 @@ class Table:
         device: torch.device,
     ) -> None:
         blocks: list[Tensor] = []
-        self.images: dict[str, Tensor] = {}
+        self.images: dict[str, Held | Encoded] = {}
         self.slots: list[Slot | Picture] = []
         for name, expert in experts.items():
             view = views[name]
-            if view not in self.images:
-                raw = torch.from_numpy(np.ascontiguousarray(rows.views[view])).to(device)
-                if raw.dtype == torch.uint8:
-                    self.images[view] = raw
-            if view in self.images:
+            images = self.images.get(view) or images_of(rows.views[view], device)
+            if images is not None:
+                self.images[view] = images
                 self.slots.append(self._picture(view, expert))
-            else:
-                scaled = expert.scale(raw)
-                self.slots.append(_place(scaled.flatten(1), tuple(scaled.shape[1:]), blocks))
+                continue
+            raw = torch.from_numpy(np.ascontiguousarray(rows.views[view])).to(device)
+            scaled = expert.scale(raw)
+            self.slots.append(_place(scaled.flatten(1), tuple(scaled.shape[1:]), blocks))
         self.labels = torch.from_numpy(rows.labels).to(device)
         nothing = torch.empty(len(self.labels), 0, device=device)
         self.matrix = torch.cat(blocks, dim=1) if blocks else nothing
@@ -92,17 +96,26 @@ class Table:
 
     def batch(self, indices: Tensor) -> Batch:
         """The rows of a batch: `indices` (B,), int64, on the table's device. B may be 0."""
-        taken = self.matrix.index_select(0, indices)
-        images = {view: bytes_.index_select(0, indices) for view, bytes_ in self.images.items()}
-        return Batch(self._inputs(taken, images), self.labels.index_select(0, indices))
+        images = {view: held.take(indices) for view, held in self.images.items()}
+        return self._batch(indices, images)
+
+    def batches(self, wanted: Iterable[Tensor]) -> Iterator[Batch]:
+        """One batch after the other, as `batch` gives them: so that images can be read ahead."""
+        indices = list(wanted)
+        streams = [held.batches(indices) for held in self.images.values()]
+        for own in indices:
+            images = (next(stream) for stream in streams)
+            yield self._batch(own, dict(zip(self.images, images, strict=True)))
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """All rows as they stand, for evaluation."""
-        for start in range(0, len(self), batch_size):
-            stop = start + batch_size
-            images = {view: bytes_[start:stop] for view, bytes_ in self.images.items()}
-            inputs = self._inputs(self.matrix[start:stop], images)
-            yield Batch(inputs, self.labels[start:stop])
+        """All rows as they stand, for evaluation; fewer at a time where images are large."""
+        largest = max((prod(held.shape[1:]) for held in self.images.values()), default=1)
+        rows = torch.arange(len(self), device=self.labels.device)
+        return self.batches(torch.split(rows, min(batch_size, max(1, MOST_PIXELS // largest))))
+
+    def _batch(self, indices: Tensor, images: Mapping[str, Tensor]) -> Batch:
+        taken = self.matrix.index_select(0, indices)
+        return Batch(self._inputs(taken, images), self.labels.index_select(0, indices))
 
     def _picture(self, view: str, expert: Expert) -> Picture:
         """Which scaler serves an expert: that of an earlier one where it does the same."""
@@ -120,7 +133,7 @@ class Table:
                 key = (slot.view, slot.scaler)
                 if key not in scaled:
                     scaled[key] = slot.scaler(images[slot.view])
-                inputs.append(scaled[key].view(-1, *slot.shape))
+                inputs.append(scaled[key].view(len(taken), *slot.shape))
             else:
                 columns = taken[:, slot.start : slot.stop]
                 inputs.append(columns.view(len(taken), *slot.shape) if slot.shape[1:] else columns)

@@ -99,3 +99,12 @@ def test_shares_without_stages_are_refused_by_name(plan: PlanOf, setting: str) -
     found = plan(FUSION, MNIST, f"data.{setting}", experts=EXPERTS)
     with pytest.raises(NotYetError, match=rf"data\.{setting.split('=')[0]}"):
         refuse_unsupported(found)
+
+
+def test_where_images_are_held_is_left_to_who_trains(plan: PlanOf, folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / "set" / "train" / name).mkdir(parents=True)
+        (folder / "set" / "train" / name / "0.gif").write_bytes(b"GIF89a" + b"\x08\0\x09\0")
+    data = "data={source: image_folder, path: set, split: {val: 0.0}}"
+    value = plan(FUSION, data, experts=EXPERTS).values["data.images.in_memory"]
+    assert (value.value, value.source) == ("auto", "default")

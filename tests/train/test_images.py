@@ -121,10 +121,12 @@ def test_cifar_trains(tmp_path: Path) -> None:
     assert job.run(prepared(tmp_path, "{source: cifar, path: cifar}")) == "completed"
 
 
-def test_a_folder_trains_to_the_same_bits_as_its_arrays(tmp_path: Path) -> None:
-    """Whatever files images come from, the same pixels make the same run."""
+@pytest.mark.parametrize("in_memory", ["true", "false"])
+def test_a_folder_trains_to_the_same_bits_as_its_arrays(tmp_path: Path, in_memory: str) -> None:
+    """Whatever files images come from, and when they are read: the same pixels, the same run."""
     write_folder(tmp_path)
-    folder = prepared(tmp_path, "{source: image_folder, path: set}", "folder")
+    images_ = f"{{in_memory: {in_memory}}}"
+    folder = prepared(tmp_path, f"{{source: image_folder, path: set, images: {images_}}}", "folder")
     assert job.run(folder) == "completed"
     for part, rows in (("train", 30), ("test", 10)):
         pixels = np.concatenate([images(rows, 9, 8, 3, seed=seed) for seed in (0, 1)])

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from fusionrun.data.decode import Pictures
 from fusionrun.data.load import Rows, fit_scaling
+from fusionrun.errors import DataError
 from fusionrun.models.experts import CNN, MLP, Expert
+from fusionrun.schema.images import Images
+from fusionrun.train.images import Encoded, Held
 from fusionrun.train.tables import Table, epoch_order, spans
 
 CPU = torch.device("cpu")
@@ -79,9 +86,52 @@ def pictures(channels: int = 1) -> tuple[Rows, Expert]:
 def test_images_stay_bytes_and_a_batch_is_what_the_expert_makes_of_them() -> None:
     rows, expert = pictures(channels=3)
     table = Table(rows, {"x": expert}, {"x": "image"}, CPU)
-    assert table.images["image"].dtype == torch.uint8
+    assert table.images["image"].take(torch.arange(2)).dtype == torch.uint8
     (taken,) = table.batch(torch.tensor([4, 1])).inputs
     assert torch.equal(taken, expert.scale(torch.from_numpy(rows.views["image"][[4, 1]])))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 7])
+def test_images_that_are_read_ahead_are_those_that_are_held(num_threads: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (30, 3, 4, 6), dtype=np.uint8)
+    files = [(f"image {row}", png(image)) for row, image in enumerate(pixels)]
+    encoded = Encoded(Pictures(files, (3, 4, 6), Images()), CPU, num_threads)
+    held = Held(pixels, CPU)
+    rows: list[list[int]] = [[3, 1, 2], [29], [5, 5], [], [0, 4], [7]]
+    wanted = [torch.tensor(own, dtype=torch.int64) for own in rows]
+    for one, other in zip(encoded.batches(wanted), held.batches(wanted), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(encoded.take(wanted[0]), held.take(wanted[0]))
+
+
+def test_an_image_that_cannot_be_read_ends_the_batch_that_it_is_in() -> None:
+    files = [("image 0", png(np.zeros((3, 4, 6), np.uint8))), ("image 1", b"no image")]
+    encoded = Encoded(Pictures(files, (3, 4, 6), Images()), CPU, 1)
+    batches = encoded.batches([torch.tensor([0]), torch.tensor([1])])
+    next(batches)
+    with pytest.raises(DataError, match="cannot read the image image 1"):
+        next(batches)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.moveaxis(pixels, 0, -1)).save(file, "png")
+    return file.getvalue()
+
+
+def test_evaluation_takes_fewer_large_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusionrun.train.tables.MOST_PIXELS", 3 * 24)
+    rows, expert = pictures()
+    table = Table(rows, {"x": expert}, {"x": "image"}, CPU)
+    assert [len(batch.labels) for batch in table.in_order(2048)] == [3, 3, 1]
+
+
+def test_a_batch_of_no_images_has_their_shape() -> None:
+    """What a rank without a share of the last batch takes."""
+    rows, expert = pictures()
+    table = Table(rows, {"x": expert}, {"x": "image"}, CPU)
+    (taken,) = table.batch(torch.arange(0)).inputs
+    assert taken.shape == (0, 1, 4, 6)
 
 
 def test_experts_of_one_scaling_share_a_scaled_batch_and_others_do_not() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.written import write_mnist
+
 RECIPE = Path(__file__).parents[1] / "recipes" / "every-option.yaml"
-HEAVY = ("torch", "numpy", "safetensors", "sklearn", "pyarrow")
+HEAVY = ("torch", "numpy", "safetensors", "sklearn", "pyarrow", "PIL", "torchvision")
 # Runs the program as its entry point does, and says at the end what it has imported.
 PROGRAM = """\
 import sys
@@ -61,6 +63,19 @@ def test_a_command_that_only_plans_imports_nothing_heavy(name: str, tmp_path: Pa
     done = run(tmp_path, *COMMANDS[name])
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    assert done.stderr == "heavy imports: []\n"
+
+
+def test_a_plan_of_images_imports_nothing_heavy(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist")
+    data = ("--set", "data={source: idx, path: mnist, expert_shares: iid}")
+    views = [f"experts.{name}.view=image" for name in ("fourier", "pixels", "zernike")]
+    settings = [part for view in (*views, "experts.pixels.shape=null") for part in ("--set", view)]
+    channels = ("--set", "experts.pixels.channels=[8]")
+    (tmp_path / "mine.yaml").write_bytes(RECIPE.read_bytes())
+    done = run(tmp_path, "plan", "mine.yaml", *data, *settings, *channels)
+    assert done.returncode == 0, done.stderr
+    assert "iid, for pretraining" in done.stdout
     assert done.stderr == "heavy imports: []\n"
 
 

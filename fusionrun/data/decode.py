@@ -82,10 +82,17 @@ class Pictures:
 
     def blocks(self) -> Iterator[Bytes]:
         """All of them, in pieces, in order."""
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(num_processors()) as threads:
             for start in range(0, len(self), _BLOCK_ROWS):
                 rows = range(start, min(start + _BLOCK_ROWS, len(self)))
                 yield self.decoded(rows, threads)
+
+
+def num_processors() -> int:
+    """The processors that this process may use: a batch system gives it some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def decode_all(pictures: Pictures) -> Bytes:

@@ -7,7 +7,6 @@ Shapes: N rows, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fusionrun.data.decode import Pictures
+from fusionrun.data.decode import Pictures, num_processors
 from fusionrun.data.load import View
 
 # Of the device's free memory: what is left is for weights and activations.
@@ -67,7 +66,7 @@ class Encoded:
         self, pictures: Pictures, device: torch.device, num_threads: int | None = None
     ) -> None:
         self._pictures, self._device = pictures, device
-        self._images = ThreadPoolExecutor(num_threads or os.cpu_count())
+        self._images = ThreadPoolExecutor(num_threads or num_processors())
         self._batches = ThreadPoolExecutor(NUM_AHEAD)
 
     @property

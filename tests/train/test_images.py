@@ -140,3 +140,38 @@ def test_a_folder_trains_to_the_same_bits_as_its_arrays(tmp_path: Path, in_memor
         load_file(run.components("last") / "fusion.safetensors") for run in (folder, arrays)
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+PACKAGE = """
+class Squares:
+    views = {"image": (1, 8, 8)}
+    labels = {"train": [row % 2 for row in range(40)], "test": [0, 1] * 5}
+
+    def load(self, part):
+        import numpy as np
+
+        label = np.array(self.labels[part], np.uint8)
+        return {"image": np.tile(label[:, None, None, None] * 200, (1, 1, 8, 8))}
+"""
+
+
+def test_data_of_a_package_trains_and_a_finished_run_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squares_of_a_test.py").write_text(PACKAGE)
+    info = tmp_path / "squares-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: squares\nVersion: 1.0\n")
+    entry = "[fusionrun.datasets]\nsquares = squares_of_a_test:Squares\n"
+    (info / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    layout = prepared(tmp_path, "{source: python, name: squares}")
+    assert job.run(layout) == "completed"
+    assert set(json.loads(layout.environment.read_text())["data_sha256"]) == {
+        "train",
+        "val",
+        "test",
+    }
+    source = read_recipe(tmp_path / "r.yaml")
+    plan = make_plan(source, tmp_path / "r")
+    assert prepare(plan, source.text, tmp_path / "r", new=False).finished

@@ -38,8 +38,8 @@ REQUIRED = (
     r"learning_rates\.rules\[\d+\]\.(when|scale)",
     r"training\.early_stopping\.patience",
 )
-# Required by some sources, whose recipes say so.
-REQUIRED_BY_SOURCE = {"source: idx": r"data\.path"}
+# Required by some data sources only.
+REQUIRED_BY_SOURCE = {"idx": r"data\.path"}
 # Required by a check across keys, which waits until each key is right by itself.
 REQUIRED_TOGETHER = (r"data\.path",)
 # Names that the user chose, and what nothing reads.
@@ -53,8 +53,8 @@ TRUE_TOO = (r"knowledge_transfer\.cross_expert_attention",)
 
 def required(text: Text) -> tuple[str, ...]:
     """The keys that a recipe cannot be without."""
-    own = (key for words, key in REQUIRED_BY_SOURCE.items() if words in text.text)
-    return (*REQUIRED, *own)
+    source = text.document.get(("data", "source"))
+    return (*REQUIRED, *(key for name, key in REQUIRED_BY_SOURCE.items() if name == source))
 
 
 def is_one_of(patterns: Sequence[str], keys: Keys) -> bool:

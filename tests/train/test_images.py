@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fusionrun.data.load import load_data
-from fusionrun.errors import DataError
+from fusionrun.errors import UserError
 from fusionrun.launch import prepare
 from fusionrun.plan.resolve import make_plan
 from fusionrun.plan.stored import read_plan
@@ -112,7 +112,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     file = tmp_path / "mnist" / "train-images-idx3-ubyte"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(DataError, match="train: changed since this run began"):
+    with pytest.raises(UserError, match="train rows: the file's content has changed"):
         job.run(layout)
 
 

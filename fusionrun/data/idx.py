@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -106,9 +107,11 @@ def _read(path: Path, dimensions: int) -> tuple[bytes, tuple[int, ...]]:
     """All numbers of a file, and their shape."""
     with _opened(path) as file:
         shape = _header(file, path, dimensions)
-        content = file.read()
+        # One byte more than there should be, so that a packed file cannot fill the memory.
+        content = file.read(min(prod(shape) + 1, sys.maxsize))
     if len(content) != prod(shape):
-        raise _damaged(path, f"{len(content):,} bytes where {shape} takes {prod(shape):,}")
+        found = "more" if len(content) > prod(shape) else f"{len(content):,}"
+        raise _damaged(path, f"{found} bytes where {shape} takes {prod(shape):,}")
     return content, shape
 
 
@@ -123,6 +126,8 @@ def _header(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
             expected=f"{dimensions} of unsigned bytes (0x{_BYTES:02x})",
         )
     shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+    if 0 in shape[1:]:
+        raise _damaged(path, f"images of {' × '.join(map(str, shape[1:]))} pixels")
     return shape
 
 

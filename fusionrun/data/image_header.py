@@ -47,6 +47,8 @@ def image_size(start: bytes, name: str) -> tuple[int, int]:
         size = _size(start)
     except (struct.error, IndexError) as error:
         raise data_error(f"{name} is damaged", got="an image that is cut short") from error
+    if size is not None and min(size) < 1:
+        raise data_error(f"{name} is damaged", got=f"an image of {size[0]} × {size[1]} pixels")
     if size is None:
         raise data_error(
             f"cannot tell the size of {name}",

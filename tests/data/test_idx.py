@@ -107,6 +107,23 @@ def test_images_that_are_cut_short_are_refused_when_they_are_loaded(
         load_data(idx(), summary)
 
 
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_more_than_the_header_says_is_refused(tmp_path: Path, packed: str) -> None:
+    write_mnist(tmp_path / "mnist", packed=packed)
+    file = tmp_path / "mnist" / f"train-labels-idx1-ubyte{packed}"
+    more = gzip.compress(b"\0" * 9) if packed else b"\0" * 9
+    file.write_bytes(file.read_bytes() + more)
+    with pytest.raises(DataError, match=r"(?s)labels.* is damaged.*more bytes where \(60,\)"):
+        summary_of(tmp_path)
+
+
+def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist", packed="")
+    write_idx(tmp_path / "mnist" / "train-images-idx3-ubyte", images(60, 8, 0))
+    with pytest.raises(DataError, match="images of 8 × 0 pixels"):
+        summary_of(tmp_path)
+
+
 def test_what_is_no_gzip_file_is_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path / "mnist")
     file = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"

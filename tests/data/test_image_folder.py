@@ -190,7 +190,10 @@ def test_a_size_is_told_without_pillow(
     assert image_size(file.read_bytes(), "a") == (13, 300)
 
 
-@pytest.mark.parametrize("start", [b"", b"RIFF....WEBP", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"RIFF....WEBP", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a" + bytes(4)],
+)
 def test_a_size_that_cannot_be_told_is_asked_for(start: bytes) -> None:
     with pytest.raises(DataError, match=r"cannot tell the size of a\.x|a\.x is damaged"):
         image_size(start, "a.x")

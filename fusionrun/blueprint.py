@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Tensor",
     "batch_norm",
+    "conv",
     "expert_component",
     "fusion_component",
     "global_head_component",
@@ -64,6 +65,11 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def linear(prefix: str, n_in: int, n_out: int) -> dict[str, Tensor]:
     """A Linear with bias; an empty prefix is the Linear by itself."""
     return _named(prefix, weight=Tensor((n_out, n_in)), bias=Tensor((n_out,)))
+
+
+def conv(prefix: str, c_in: int, c_out: int, size: int, groups: int = 1) -> dict[str, Tensor]:
+    """A square Conv2d without bias: the BatchNorm beside it has one."""
+    return _named(prefix, weight=Tensor((c_out, c_in // groups, size, size)))
 
 
 def layer_norm(prefix: str, *shape: int) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ def _expert_problem(source: Source, name: str, summary: DataSummary) -> Problem 
         place = source.document.place(("experts", name, "model"))
         raise NotYetError(
             f"{place}: model {expert.model!r} is understood, and this version cannot build it yet; "
-            "mlp and cnn are built"
+            "mlp, cnn, resnet18, resnext29, densenet121 and wideresnet are built"
         )
     shape = summary.views[expert.view]
     try:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from fusionrun.blueprint import Tensor, batch_norm, linear
+from fusionrun.blueprint import Tensor, batch_norm, conv, linear
 from fusionrun.errors import NotYetError
 from fusionrun.schema.base import NAME_PATTERN, Count, Section
 from fusionrun.schema.kinds import Kinds
@@ -97,6 +97,8 @@ class Expert(Section):
 
     module: ClassVar[str | None] = None
     """The torch backbone, as `package.module:Class`; None: this version cannot build it."""
+    classifier: ClassVar[tuple[str, ...]] = ()
+    """What the publication's own classifier is called in files of weights: it is left out."""
 
     model: str
     """Kind of backbone."""
@@ -132,7 +134,7 @@ class Expert(Section):
     def _not_yet(self) -> NotYetError:
         return NotYetError(
             f"model {self.model!r} is understood, and this version cannot build it yet; "
-            "mlp and cnn are built"
+            "mlp, cnn, resnet18, resnext29, densenet121 and wideresnet are built"
         )
 
 
@@ -188,7 +190,47 @@ ImageShape = Annotated[
 ]
 
 
-class CNN(Expert):
+class ImageExpert(Expert):
+    """Base of the experts that read images: which image a view is, and the smallest that fits."""
+
+    shape: ImageShape | None = None
+    """Image shape of a vector view: [height, width] or [channels, height, width]."""
+
+    def check(self, view_shape: Shape) -> None:
+        """The view is an image, or `shape` makes it one, large enough for every layer."""
+        if self.shape is None and len(view_shape) not in (2, 3):
+            raise UnfitViewError(
+                "an image, or the key 'shape' that says which image a row of "
+                f"{prod(view_shape)} numbers is: [height, width] or [channels, height, width]",
+                "shape",
+            )
+        if self.shape is not None:
+            self._check_reshape(view_shape, self.shape)
+        elif looks_channels_last(view_shape):
+            raise UnfitViewError(_channels_last(view_shape), "view")
+        _, height, width = self.image_shape(view_shape)
+        self.check_size(height, width)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises UnfitViewError where an image of this size is too small."""
+
+    def _check_reshape(self, view_shape: Shape, shape: Shape) -> None:
+        if len(view_shape) > 1 and view_shape != shape:
+            raise UnfitViewError("no 'shape': the view is an image already", "shape")
+        if prod(shape) != prod(view_shape):
+            raise UnfitViewError(
+                f"a 'shape' of {prod(view_shape)} numbers in all; "
+                f"{' × '.join(map(str, shape))} is {prod(shape)}",
+                "shape",
+            )
+
+    def image_shape(self, view_shape: Shape) -> tuple[int, int, int]:
+        """(channels, height, width) of what the first convolution sees."""
+        *channels, height, width = self.shape or view_shape
+        return (channels[0] if channels else 1, height, width)
+
+
+class CNN(ImageExpert):
     """A plain convolutional network for small images; each block halves height and width."""
 
     module: ClassVar[str | None] = "fusionrun.models.experts:CNN"
@@ -201,44 +243,17 @@ class CNN(Expert):
     """Width of the features: the expert's input_dim."""
     dropout: Dropout = 0.0
     """Dropout before the last layer."""
-    shape: ImageShape | None = None
-    """Image shape of a vector view: [height, width] or [channels, height, width]."""
 
-    def check(self, view_shape: Shape) -> None:
-        """The view is an image, or `shape` makes it one, large enough for every block."""
-        if self.shape is None and len(view_shape) not in (2, 3):
-            raise UnfitViewError(
-                "an image, or the key 'shape' that says which image a row of "
-                f"{prod(view_shape)} numbers is: [height, width] or [channels, height, width]",
-                "shape",
-            )
-        if self.shape is not None:
-            self._check_reshape(view_shape, self.shape)
-        elif looks_channels_last(view_shape):
-            raise UnfitViewError(_channels_last(view_shape), "view")
-        blocks, (_, *size) = len(self.channels), self._input_shape(view_shape)
-        if min(size) < 2**blocks:
+    def check_size(self, height: int, width: int) -> None:
+        """Each block halves the image."""
+        blocks, least = len(self.channels), min(height, width)
+        if least < 2**blocks:
             raise UnfitViewError(
                 f"an image of at least {2**blocks} × {2**blocks} for {blocks} blocks that halve it "
-                f"each; {size[0]} × {size[1]} allows {min(size).bit_length() - 1} in 'channels'",
+                f"each; {height} × {width} allows {least.bit_length() - 1} in 'channels'",
                 "channels",
                 "shape",
             )
-
-    def _check_reshape(self, view_shape: Shape, shape: Shape) -> None:
-        if len(view_shape) > 1 and view_shape != shape:
-            raise UnfitViewError("no 'shape': the view is an image already", "shape")
-        if prod(shape) != prod(view_shape):
-            raise UnfitViewError(
-                f"a 'shape' of {prod(view_shape)} numbers in all; "
-                f"{' × '.join(map(str, shape))} is {prod(shape)}",
-                "shape",
-            )
-
-    def _input_shape(self, view_shape: Shape) -> tuple[int, int, int]:
-        """(channels, height, width) of what the first convolution sees."""
-        *channels, height, width = self.shape or view_shape
-        return (channels[0] if channels else 1, height, width)
 
     def input_dim(self, view_shape: Shape) -> int:
         """`features`, whatever the view."""
@@ -247,7 +262,7 @@ class CNN(Expert):
     def module_args(self, view_shape: Shape) -> dict[str, Any]:
         """Sizes of `fusionrun.models.experts.CNN`."""
         return {
-            "input_shape": self._input_shape(view_shape),
+            "input_shape": self.image_shape(view_shape),
             "channels": self.channels,
             "features": self.features,
             "dropout": self.dropout,
@@ -255,10 +270,10 @@ class CNN(Expert):
 
     def blueprint(self, view_shape: Shape) -> dict[str, Tensor]:
         """A convolution and a BatchNorm for each block, and a Linear to the features."""
-        widths = (self._input_shape(view_shape)[0], *self.channels)
+        widths = (self.image_shape(view_shape)[0], *self.channels)
         tensors: dict[str, Tensor] = {}
         for number, (c_in, c_out) in enumerate(pairwise(widths)):
-            tensors[f"convs.{number}.weight"] = Tensor((c_out, c_in, 3, 3))
+            tensors |= conv(f"convs.{number}", c_in, c_out, 3)
             tensors |= batch_norm(f"norms.{number}", c_out)
         return tensors | linear("output", self.channels[-1], self.features)
 
@@ -296,8 +311,8 @@ EXPERTS = ExpertKinds(
         "resnext29": "fusionrun.schema.backbones:ResNeXt29",
         "densenet121": "fusionrun.schema.backbones:DenseNet121",
         "wideresnet": "fusionrun.schema.backbones:WideResNet",
-        "timm:NAME": "fusionrun.schema.backbones:Timm",
-        "torchvision:NAME": "fusionrun.schema.backbones:Torchvision",
+        "timm:NAME": "fusionrun.schema.collections:Timm",
+        "torchvision:NAME": "fusionrun.schema.collections:Torchvision",
     },
     group="fusionrun.experts",
 )

@@ -5,8 +5,7 @@ from typing import Annotated
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from fusionrun.errors import NotYetError
-from fusionrun.schema.backbones import Timm, Torchvision
+from fusionrun.schema.collections import Timm, Torchvision
 from fusionrun.schema.experts import CNN, EXPERTS, MLP, Expert, Until
 
 ADAPTER = TypeAdapter(Annotated[Expert, EXPERTS])
@@ -31,16 +30,6 @@ def test_a_cnn_has_the_documented_defaults():
     cnn = expert(model="cnn")
     assert isinstance(cnn, CNN)
     assert (cnn.channels, cnn.features, cnn.dropout, cnn.shape) == ((32, 64), 64, 0.0, None)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnext29", "densenet121", "wideresnet"])
-def test_kinds_of_later_versions_are_understood_and_have_no_module(name):
-    assert expert(model=name).module is None
-
-
-def test_a_kind_of_a_later_version_says_so_when_it_is_sized():
-    with pytest.raises(NotYetError, match="'resnet18' is understood, and this version cannot"):
-        expert(model="resnet18").input_dim((3, 32, 32))
 
 
 @pytest.mark.parametrize(

@@ -237,8 +237,8 @@ def test_all_experts_are_reported_at_once(plan: PlanOf) -> None:
 
 
 def test_a_backbone_for_a_later_version(plan: PlanOf) -> None:
-    with pytest.raises(NotYetError, match=r"recipe\.yaml:5:16: model 'resnet18' is understood"):
-        plan(experts=alone("{model: resnet18, view: pixels}"))
+    with pytest.raises(NotYetError, match=r"recipe\.yaml:5:16: model 'timm:x' is understood"):
+        plan(experts=alone("{model: timm:x, view: pixels}"))
 
 
 # ------------------------------------------------------------------ fusion and transfer

@@ -361,7 +361,8 @@ def test_a_checkpoint_that_fails_once_is_tried_again(
         assert events(layout, "checkpoint_failed")
         layout.checkpoints.unlink()
 
-    with mock.patch.object(saver.time, "sleep", mend):
+    clock = mock.Mock(wraps=time, sleep=mend)
+    with mock.patch.object(saver, "time", clock):
         assert run(layout, Script(stop=6)) == "stopped"
     assert [c.step for c in list_checkpoints(layout.checkpoints)] == [6]
     assert run(layout) == "completed"

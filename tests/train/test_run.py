@@ -94,7 +94,7 @@ def test_a_run_leaves_exactly_the_files_of_the_contract(digits: RunLayout, plan:
     components = {f"components/{w}/{p}.safetensors" for w in ("best", "last") for p in parts}
     manifests = {"components/best/manifest.json", "components/last/manifest.json"}
     records = {"recipe.yaml", "plan.json", "environment.json", "status.json"}
-    records |= {"events.jsonl", "results.json", "metrics.jsonl", "outcome.json"}
+    records |= {"events.jsonl", "results.json", "metrics.jsonl", "outcome.json", ".training"}
     found = {str(p.relative_to(digits.root)) for p in digits.root.rglob("*") if p.is_file()}
     assert found == components | manifests | records
 

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fusionrun.errors import ComponentError, FusionrunError
-from fusionrun.store.components import Manifest, read_manifest, verify
+from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.status import read_status
 
 Paths = Mapping[str, Mapping[str, float]]

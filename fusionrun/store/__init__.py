@@ -3,7 +3,10 @@
     layout               every path of a run directory
     atomic               files and directories that are either the old or the new, never between
     safetensors_header   what a safetensors file holds, read without torch
-    components           component files and their manifest
+    manifest             what a components directory holds, and its hashes
+    components           component files, written and read
+    checkpoints          what an exact resume needs, each whole or not there
+    lock                 one process at a time
     status               how a run stands
     runs                 finding a run by what a person types
     export               handing a component out, and taking one in

@@ -18,8 +18,9 @@ from typing import Any, Final, TypeAlias
 from fusionrun.errors import ComponentError, Problem, UserError
 from fusionrun.nearest import did_you_mean
 from fusionrun.store import atomic
-from fusionrun.store.components import Manifest, read_manifest, verify
+from fusionrun.store.components import verify
 from fusionrun.store.layout import MANIFEST, RunLayout, Which
+from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.runs import find_run
 from fusionrun.store.safetensors_header import Header, open_component, sha256
 

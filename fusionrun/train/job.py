@@ -23,8 +23,9 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
 from fusionrun.store.checkpoints import remove_checkpoints
-from fusionrun.store.components import read_manifest, save_components
+from fusionrun.store.components import save_components
 from fusionrun.store.layout import RunLayout, Which
+from fusionrun.store.manifest import read_manifest
 from fusionrun.store.status import State as RunState
 from fusionrun.store.status import read_status
 from fusionrun.train.alone import alone

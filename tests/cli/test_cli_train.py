@@ -20,8 +20,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fusionrun.cli.main import make_app
-from fusionrun.store.components import read_manifest, verify
+from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import read_manifest
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from fusionrun.launch import prepare
@@ -42,3 +45,20 @@ def prepared(folder: Path, *settings: str) -> Path:
     source = read_recipe(path, list(settings))
     plan = make_plan(source, folder / "runs")
     return prepare(plan, source.text, folder / "runs", new=True).layout.root
+
+
+def job(run: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The job as a command of its own, with what it says."""
+    return subprocess.run(
+        [sys.executable, "-m", "fusionrun.job", str(run)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def stop_at_once(run: Path) -> None:
+    """Someone has asked the run to stop before it begins: it saves where it is, and ends."""
+    (run / "stop.json").write_text('{"reason": "time_limit"}')

@@ -18,7 +18,7 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.train.recorder import Recorder
 from tests.faults import verifier
 from tests.faults.conftest import fill
-from tests.faults.runs import prepared
+from tests.faults.runs import job, prepared, stop_at_once
 from tests.faults.victim import attempt
 
 Mount = Callable[[str], Path]
@@ -27,8 +27,8 @@ Program = Callable[[str], str]
 
 def traced(strace: str, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The job under strace, which lets system calls fail."""
-    job = [sys.executable, "-m", "fusionrun.job", str(run)]
-    command = [strace, "-f", "-qq", "-o", os.devnull, *options, *job]
+    tracer = [strace, "-f", "-qq", "-o", os.devnull, *options]
+    command = [*tracer, sys.executable, "-m", "fusionrun.job", str(run)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -38,8 +38,7 @@ def test_a_disk_too_full_for_a_checkpoint_ends_the_run_and_room_lets_it_go_on(
     disk = small_disk("1m")
     run = prepared(disk)
     filler = fill(disk, leave=60_000)
-    job = [sys.executable, "-m", "fusionrun.job", str(run)]
-    done = subprocess.run(job, capture_output=True, text=True, check=False, timeout=120)
+    done = job(run)
     assert done.returncode == 1
     assert "a checkpoint could not be written: [Errno 28]" in done.stderr
     assert "no checkpoint could be written, 2 times in a row" in done.stderr
@@ -110,8 +109,7 @@ def test_a_directory_that_cannot_be_written_is_said_without_a_traceback(small_di
     disk = small_disk("1m")
     run = prepared(disk)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    job = [sys.executable, "-m", "fusionrun.job", str(run)]
-    done = subprocess.run(job, capture_output=True, text=True, check=False, timeout=120)
+    done = job(run)
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
     assert "Read-only file system" in done.stderr
@@ -132,8 +130,3 @@ def test_a_directory_removed_meanwhile_ends_the_run_and_does_not_come_back(tmp_p
     (ended,) = attempt(run, meanwhile=remove, timeout_s=60)
     assert ended.code == 1
     assert not run.exists()
-
-
-def stop_at_once(run: Path) -> None:
-    """Someone has asked the run to stop before it begins: it saves where it is, and ends."""
-    (run / "stop.json").write_text('{"reason": "time_limit"}')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,22 +13,10 @@ from typing import Any
 import pytest
 
 from tests.faults import verifier
-from tests.faults.runs import prepared
-from tests.faults.test_disk import stop_at_once
+from tests.faults.runs import job, prepared, stop_at_once
 from tests.faults.victim import attempt
 
 Program = Callable[[str], str]
-
-
-def job(run: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fusionrun.job", str(run)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def test_a_second_process_ends_at_once_and_names_the_first(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from fusionrun.data.header import read_summary
 from fusionrun.errors import FusionrunError
 from fusionrun.schema.data import Npz
-from fusionrun.store.components import read_manifest
+from fusionrun.store.manifest import read_manifest
 from fusionrun.store.safetensors_header import parse_header, read_header, sha256
 
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))

@@ -17,15 +17,9 @@ from hypothesis import strategies as st
 
 from fusionrun.errors import ComponentError, UserError
 from fusionrun.plan.stored import read_plan
-from fusionrun.store.components import (
-    _digest,
-    load_component,
-    load_file,
-    read_manifest,
-    save_components,
-    verify,
-)
+from fusionrun.store.components import load_component, load_file, save_components, verify
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import digest_of, read_manifest
 from fusionrun.store.safetensors_header import parse_header, read_header
 from fusionrun.store.status import Status, mark_status, read_status
 from fusionrun.submit.after import Ended, decide
@@ -185,7 +179,7 @@ def test_any_values_of_a_manifest_that_vouches_for_itself(
     del content["sha256"]
     content = changed(content, data.draw(changes_of(content)))
     if isinstance(content, dict):
-        content["sha256"] = _digest(content)
+        content["sha256"] = digest_of(content)
     folder = tmp_path / "best"
     shutil.copytree(saved, folder, dirs_exist_ok=True)
     (folder / "manifest.json").write_bytes(dumped(content))

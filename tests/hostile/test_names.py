@@ -12,8 +12,8 @@ import pytest
 from fusionrun.errors import ComponentError, RunNotFoundError
 from fusionrun.recipe.read import read_recipe
 from fusionrun.store import checkpoints
-from fusionrun.store.components import FORMAT, _digest, read_manifest
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import FORMAT, digest_of, read_manifest
 from fusionrun.store.runs import find_run, list_runs
 from tests.hostile.conftest import RECIPE, Canary, fusionrun, refused
 
@@ -183,7 +183,7 @@ def test_a_manifest_cannot_point_out_of_its_folder(
     else:
         content["components"][name or "."] = {**record, "file": f"{name}.safetensors"}
     del content["sha256"]
-    path.write_text(json.dumps({**content, "sha256": _digest(content)}))
+    path.write_text(json.dumps({**content, "sha256": digest_of(content)}))
     assert content["format"] == FORMAT
     if (what, name) == ("name", "fusion"):
         assert "fusion" in read_manifest(path.parent).components
@@ -201,6 +201,6 @@ def test_a_checkpoint_cannot_point_out_of_its_folder(tmp_path: Path, name: str) 
     content = json.loads(path.read_bytes())
     content["files"] = {name: content["files"]["state"]}
     del content["sha256"]
-    path.write_text(json.dumps({**content, "sha256": checkpoints._digest(content)}))
+    path.write_text(json.dumps({**content, "sha256": checkpoints.digest_of(content)}))
     with pytest.raises(checkpoints.Damaged, match=r"which is no file of|not a regular file"):
         saved.read()

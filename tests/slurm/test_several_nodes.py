@@ -26,8 +26,9 @@ from fusionrun.slurm.client import Slurm
 from fusionrun.slurm.rendezvous import candidate_ports
 from fusionrun.slurm.torchrun import own_address
 from fusionrun.store.checkpoints import list_checkpoints
-from fusionrun.store.components import load_component, read_manifest
+from fusionrun.store.components import load_component
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import read_manifest
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import read_events, read_submission
 from tests.slurm.needs import skip_without_slurm

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fusionrun.store.components import Manifest, save_components
+from fusionrun.store.components import save_components
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import Manifest
 
 
 @pytest.fixture

@@ -16,17 +16,9 @@ from safetensors.torch import load_file as load_with_safetensors
 
 from fusionrun import __version__
 from fusionrun.errors import ComponentError
-from fusionrun.store.components import (
-    ChosenOn,
-    Manifest,
-    _digest,
-    load_component,
-    load_file,
-    read_manifest,
-    save_components,
-    verify,
-)
+from fusionrun.store.components import load_component, load_file, save_components, verify
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import ChosenOn, Manifest, digest_of, read_manifest
 
 Components = dict[str, dict[str, torch.Tensor]]
 
@@ -51,7 +43,7 @@ def rewrite_manifest(
     edit(value)
     if sign:
         del value["sha256"]
-        value["sha256"] = _digest(value)
+        value["sha256"] = digest_of(value)
     path.write_text(json.dumps(value), encoding="utf-8")
 
 

@@ -17,13 +17,7 @@ from safetensors.torch import load_file
 from fusionrun.errors import ComponentError, RunNotFoundError, UserError
 from fusionrun.store import atomic
 from fusionrun.store import export as export_module
-from fusionrun.store.components import (
-    Manifest,
-    load_component,
-    read_manifest,
-    save_components,
-    verify,
-)
+from fusionrun.store.components import load_component, save_components, verify
 from fusionrun.store.export import (
     Exported,
     PathSource,
@@ -34,6 +28,7 @@ from fusionrun.store.export import (
     parse_weights,
 )
 from fusionrun.store.layout import RunLayout, Which
+from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.safetensors_header import Header, TensorInfo, sha256
 
 pytestmark = pytest.mark.usefixtures("saved")

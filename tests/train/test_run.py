@@ -26,8 +26,9 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.recipe.read import read_recipe
-from fusionrun.store.components import load_component, read_manifest, verify
+from fusionrun.store.components import load_component, verify
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import read_manifest
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status
 from fusionrun.train import job

@@ -41,11 +41,21 @@ class Value(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Where a component's first weights come from."""
+    """Where a component's first weights come from.
+
+    Attributes:
+        path: a safetensors file.
+        sha256: the content it must have.
+        given: what the recipe says.
+        prefix: what stands before the file's names in the component; empty: they are its own.
+        left_out: the file's tensors that are not taken: a classifier.
+    """
 
     path: str
     sha256: str
     given: str
+    prefix: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 class ComponentPlan(NamedTuple):
@@ -252,7 +262,7 @@ def _per_component(key: str, value: Any) -> bool:
     return key.endswith(".eta_min") and isinstance(value, Mapping)
 
 
-T = TypeVar("T", Value, ComponentPlan)
+T = TypeVar("T", Value, ComponentPlan, Weights)
 
 
 def _component_as_json(component: ComponentPlan) -> dict[str, Any]:
@@ -267,7 +277,7 @@ def _value_as_json(value: Value) -> dict[str, Any]:
 
 
 def _component(name: str, content: Mapping[str, Any]) -> ComponentPlan:
-    weights = Weights(**content["weights"]) if content["weights"] else None
+    weights = _build(Weights, content["weights"]) if content["weights"] else None
     return _build(ComponentPlan, {**content, "name": name, "weights": weights})
 
 

@@ -21,11 +21,11 @@ from fusionrun.blueprint import (
     num_parameters,
 )
 from fusionrun.data.header import DataSummary
-from fusionrun.errors import FusionrunError, Problem, RecipeError
 from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
 from fusionrun.plan.rows import settle_data, with_shares
+from fusionrun.plan.starts import starting_weights
 from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
@@ -77,7 +77,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
     _settle_machine(ledger, sum(parameters.values()))
-    weights = _weights(source, blueprints, runs_dir)
+    weights = starting_weights(source, blueprints, runs_dir)
     components = {
         name: _component(name, ledger, preset, parameters[name], facts, applied, weights.get(name))
         for name in component_names(recipe.experts)
@@ -302,41 +302,6 @@ def _settle_machine(ledger: Ledger, parameters: int) -> None:
         "one below two million" if threads else "torch's choice"
     )
     ledger.settle("training.threads", threads or "auto", "rule", why)
-
-
-def _weights(
-    source: Source, blueprints: Mapping[str, Mapping[str, Tensor]], runs_dir: Path
-) -> dict[str, Weights]:
-    found, problems = {}, []
-    for name, expert in source.recipe.experts.items():
-        if expert.weights is None:
-            continue
-        try:
-            found[f"experts.{name}"] = _checked_weights(
-                expert.weights, blueprints[f"experts.{name}"], source.base_dir, runs_dir
-            )
-        except FusionrunError as error:
-            problems.append(_weights_problem(source, name, error))
-    if problems:
-        raise RecipeError(problems)
-    return found
-
-
-def _checked_weights(
-    given: str, blueprint: Mapping[str, Tensor], base_dir: Path, runs_dir: Path
-) -> Weights:
-    from fusionrun.store.export import check_fit, locate_weights
-    from fusionrun.store.safetensors_header import read_header, sha256
-
-    file = locate_weights(given, base_dir, runs_dir)
-    expected = {name: (tensor.dtype, tensor.shape) for name, tensor in blueprint.items()}
-    check_fit(read_header(file.path), expected, file.description)
-    return Weights(str(file.path), file.sha256 or sha256(file.path), given)
-
-
-def _weights_problem(source: Source, name: str, error: FusionrunError) -> Problem:
-    path = ("experts", name, "weights")
-    return Problem(source.document.place(path), ".".join(path), fix=str(error))
 
 
 def _component(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fusionrun.errors import UserError
 from fusionrun.nearest import nearest
-from fusionrun.plan.plan import Plan, Value
+from fusionrun.plan.plan import Plan, Value, Weights
 from fusionrun.plan.sparkline import sparkline
 from fusionrun.schema.fusions import FUSIONS
 
@@ -131,7 +131,7 @@ def _facts(plan: Plan) -> Iterator[Row]:
         yield ("rules", ", ".join(applied))
     for name, component in plan.components.items():
         if component.weights:
-            yield ("weights", f"{name} starts from {component.weights.given}")
+            yield ("weights", f"{name} starts from {_start(component.weights)}")
     yield ("data", _data(plan))
     if plan.data.shares:
         yield ("shares", _shares(plan))
@@ -153,6 +153,16 @@ def _facts(plan: Plan) -> Iterator[Row]:
             "this is the recipe without it; 'fusionrun submit --dry-run' shows every point, "
             "'fusionrun submit' queues them",
         )
+
+
+def _start(weights: Weights) -> str:
+    """What an expert starts from, and what of it is not taken."""
+    if not weights.prefix:
+        return weights.given
+    words = f"{weights.given}, its backbone alone: scaling is fitted here"
+    if weights.left_out:
+        words += f", the classifier ({', '.join(weights.left_out)}) is replaced by a new head"
+    return words
 
 
 def _slurm(plan: Plan) -> str:

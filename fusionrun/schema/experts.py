@@ -98,7 +98,9 @@ class Expert(Section):
     module: ClassVar[str | None] = None
     """The torch backbone, as `package.module:Class`; None: this version cannot build it."""
     classifier: ClassVar[tuple[str, ...]] = ()
-    """What the publication's own classifier is called in files of weights: it is left out."""
+    """What the origin's own classifier is called in files of weights: it is left out."""
+    origin_prefix: ClassVar[str] = "backbone."
+    """What stands before the origin's tensor names in an expert's."""
 
     model: str
     """Kind of backbone."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from fusionrun.errors import ComponentError, Problem, UserError
 from fusionrun.nearest import did_you_mean
@@ -22,27 +22,20 @@ from fusionrun.store.components import verify
 from fusionrun.store.layout import MANIFEST, RunLayout, Which
 from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.runs import find_run
-from fusionrun.store.safetensors_header import Header, open_component, sha256
+from fusionrun.store.safetensors_header import open_component, sha256
 
 __all__ = [
     "Exported",
     "PathSource",
     "RunSource",
     "WeightsFile",
-    "check_fit",
     "export",
     "locate_weights",
     "parse_weights",
 ]
 
 _CHUNK: Final = 1 << 20
-_SHOWN: Final = 8
 _RUN: Final = "run:"
-
-_NORM: Final = frozenset({"norm.weight", "norm.bias"})
-_SHARED_NORM: Final = "it has a LayerNorm at its output: fusion.feature_norm: shared"
-
-_Kind: TypeAlias = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -206,37 +199,6 @@ def locate_weights(text: str, base_dir: Path, runs_dir: Path) -> WeightsFile:
     return WeightsFile(path, record.sha256, f"{source.component} of {layout.id} (best)")
 
 
-def check_fit(header: Header, expected: Mapping[str, tuple[str, Sequence[int]]], what: str) -> None:
-    """Whether a file's tensors are exactly those a component needs, by name, shape and type.
-
-    Args:
-        header: of the file.
-        expected: tensor name to its type, in safetensors' word (`F32`), and shape.
-        what: names the file in the error.
-
-    Raises:
-        ComponentError: listing every tensor that is missing, not wanted, or of another kind.
-    """
-    found = {name: (info.dtype, tuple(info.shape)) for name, info in header.tensors.items()}
-    wanted = {name: (dtype, tuple(shape)) for name, (dtype, shape) in expected.items()}
-    surplus = [name for name in found if name not in wanted]
-    problems = [
-        *(_missing(name, kind, surplus) for name, kind in wanted.items() if name not in found),
-        *(
-            f"{name} is {_words(found[name])}, needed is {_words(kind)}"
-            for name, kind in wanted.items()
-            if found.get(name, kind) != kind
-        ),
-        *(f"{name} is not known here, {_words(found[name])}" for name in surplus),
-    ]
-    if problems:
-        rest = len(problems) - _SHOWN
-        more = [f"and {rest} more"] if rest > 0 else []
-        norm = [_SHARED_NORM] if _NORM.issubset(surplus) else []
-        listed = "".join(f"\n  {line}" for line in (*problems[:_SHOWN], *more, *norm))
-        raise ComponentError(f"{what}: its tensors do not fit{listed}")
-
-
 def _select(pattern: str, manifest: Manifest) -> list[str]:
     known = list(manifest.components)
     groups = [f"{group}.*" for group in dict.fromkeys(n.split(".")[0] for n in known if "." in n)]
@@ -317,16 +279,6 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise UserError(f"{path}: cannot be written: {why}; -o names another place") from error
-
-
-def _missing(name: str, kind: _Kind, surplus: Sequence[str]) -> str:
-    hint = did_you_mean(name, surplus)
-    return f"{name} is missing, {_words(kind)}" + (f"; {hint}" if hint else "")
-
-
-def _words(kind: _Kind) -> str:
-    dtype, shape = kind
-    return f"{dtype} {list(shape)}"
 
 
 def _bad_weights(text: str) -> UserError:

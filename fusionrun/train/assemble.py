@@ -14,7 +14,7 @@ from fusionrun.data.load import Rows, fit_scaling
 from fusionrun.errors import UserError
 from fusionrun.models.build import ExpertSpec, FusionSpec, build_network
 from fusionrun.models.network import FusionNetwork
-from fusionrun.plan.plan import Plan
+from fusionrun.plan.plan import Plan, Weights
 from fusionrun.schema.base import AUTO
 from fusionrun.store.components import load_file
 from fusionrun.train.buffers import clip_groups
@@ -60,8 +60,8 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
 def make_network(plan: Plan, train: Rows) -> FusionNetwork:
     """The network on the CPU, with its first weights and its scaling.
 
-    Scaling is fitted on the training rows; an expert that starts from a component keeps the
-    scaling it was trained with.
+    Scaling is fitted on the training rows; an expert that starts from another run's expert keeps
+    the scaling it was trained with.
     """
     network = build_network(
         list(_expert_specs(plan)),
@@ -75,9 +75,8 @@ def make_network(plan: Plan, train: Rows) -> FusionNetwork:
         weights = plan.components[f"experts.{name}"].weights
         module = experts[name]
         if weights is not None:
-            path = Path(weights.path)
-            module.load_state_dict(load_file(path, expected_sha256=weights.sha256))
-        elif plan.settings.data.normalize == "standard":
+            _start_from(module, weights)
+        if (weights is None or weights.prefix) and plan.settings.data.normalize == "standard":
             if expert.view not in fitted:
                 mean, std = fit_scaling(train.views[expert.view])
                 fitted[expert.view] = (torch.from_numpy(mean), torch.from_numpy(std))
@@ -87,6 +86,13 @@ def make_network(plan: Plan, train: Rows) -> FusionNetwork:
         for head in network.heads:
             head.requires_grad_(False)
     return network
+
+
+def _start_from(expert: Expert, weights: Weights) -> None:
+    """Take a file's tensors; what the file has none for stays as it is: scaling, a shared norm."""
+    tensors = load_file(Path(weights.path), expected_sha256=weights.sha256)
+    own = {f"{weights.prefix}{n}": t for n, t in tensors.items() if n not in weights.left_out}
+    expert.load_state_dict({**expert.state_dict(), **own} if weights.prefix else own)
 
 
 def heads_learn(plan: Plan) -> bool:

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from fusionrun.blueprint import expert_component
 from fusionrun.errors import DataError, NotYetError, RecipeError
 from fusionrun.plan.plan import Plan
+from fusionrun.plan.screen import screen
+from fusionrun.schema.backbones import WideResNet
 from fusionrun.schema.experts import MLP
 from fusionrun.store.components import save_components
 from fusionrun.store.layout import RunLayout
@@ -508,3 +510,41 @@ def test_weights_of_every_expert_are_checked_at_once(plan: PlanOf) -> None:
     with pytest.raises(RecipeError, match="no such file") as caught:
         plan(MULTIPLICATIVE, "experts.one.weights=x.safetensors", "experts.two.weights=y.st")
     assert [p.key for p in caught.value.problems] == ["experts.one.weights", "experts.two.weights"]
+
+
+@pytest.fixture
+def published(folder: Path) -> Path:
+    """Weights of a WRN-10-1 for one channel, as published: with a classifier of 1,000 classes."""
+    expert = WideResNet(model="wideresnet", view="pixels", depth=10, width=1)
+    tensors = {n: torch.zeros(t.shape) for n, t in expert.blueprint((8, 8)).items()}
+    for name in tensors:
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = torch.tensor(0)
+    tensors |= {"fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}
+    save_file(tensors, folder / "wrn.safetensors")
+    return folder / "wrn.safetensors"
+
+
+WRN = "{model: wideresnet, depth: 10, width: 1, view: pixels, weights: wrn.safetensors}"
+
+
+def test_a_published_file_starts_the_backbone_and_the_screen_says_what_is_left_out(
+    plan: PlanOf, published: Path
+) -> None:
+    made = plan(experts=alone(WRN))
+    weights = made.components["experts.one"].weights
+    assert weights is not None
+    assert (weights.prefix, weights.left_out) == ("backbone.", ("fc.bias", "fc.weight"))
+    shown = " ".join(screen(made, "x").split())
+    assert (
+        "experts.one starts from wrn.safetensors, its backbone alone: scaling is fitted here, "
+        "the classifier (fc.bias, fc.weight) is replaced by a new head"
+    ) in shown
+
+
+def test_a_published_file_for_other_channels_is_refused_in_words(
+    plan: PlanOf, published: Path, save: Callable[..., None]
+) -> None:
+    save(pixels=(3, 8, 8))
+    with pytest.raises(RecipeError, match=r"reads images of 1 channel, this expert's view has 3"):
+        plan(experts=alone(WRN))

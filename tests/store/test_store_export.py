@@ -22,14 +22,13 @@ from fusionrun.store.export import (
     Exported,
     PathSource,
     RunSource,
-    check_fit,
     export,
     locate_weights,
     parse_weights,
 )
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.manifest import Manifest, read_manifest
-from fusionrun.store.safetensors_header import Header, TensorInfo, sha256
+from fusionrun.store.safetensors_header import sha256
 
 pytestmark = pytest.mark.usefixtures("saved")
 
@@ -320,37 +319,3 @@ def test_weights_of_an_unknown_run_or_component_are_explained(run: RunLayout) ->
         locate_weights("run:nope#fusion", Path(), run.root.parent)
     with pytest.raises(ComponentError, match=r"did you mean 'fusion'\?"):
         locate_weights("run:digits#fusio", Path(), run.root.parent)
-
-
-def header(**tensors: tuple[str, tuple[int, ...]]) -> Header:
-    infos = {name: TensorInfo(dtype, shape, (0, 0)) for name, (dtype, shape) in tensors.items()}
-    return Header(infos, {}, 0)
-
-
-def test_tensors_that_are_as_needed_fit() -> None:
-    check_fit(header(w=("F32", (2, 3))), {"w": ("F32", [2, 3])}, "f")
-
-
-def test_tensors_that_do_not_fit_are_all_listed() -> None:
-    found = header(weigth=("F32", (2,)), b=("F32", (3,)), h=("F16", (1,)), ok=("I64", ()))
-    needed = {
-        "weight": ("F32", (2,)),
-        "b": ("F32", (4,)),
-        "h": ("F32", (1,)),
-        "ok": ("I64", ()),
-    }
-    with pytest.raises(ComponentError, match=r"f\.safetensors: its tensors do not fit") as caught:
-        check_fit(found, needed, "f.safetensors")
-    assert str(caught.value).splitlines()[1:] == [
-        "  weight is missing, F32 [2]; did you mean 'weigth'?",
-        "  b is F32 [3], needed is F32 [4]",
-        "  h is F16 [1], needed is F32 [1]",
-        "  weigth is not known here, F32 [2]",
-    ]
-
-
-def test_a_file_of_quite_another_kind_fills_no_more_than_a_screen() -> None:
-    needed = {f"layers.{number}.weight": ("F32", (1,)) for number in range(500)}
-    with pytest.raises(ComponentError, match=r"and 492 more$") as caught:
-        check_fit(header(), needed, "f")
-    assert len(str(caught.value).splitlines()) == 10

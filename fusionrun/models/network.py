@@ -8,8 +8,8 @@ Shapes: B batch, E experts, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,7 @@ class FusionNetwork(nn.Module):
         self.heads = nn.ModuleList(heads.values())
         self.fusion = fusion
         self.global_head = global_head
+        self._frozen: frozenset[str] = frozenset()
 
     def components(self) -> dict[str, nn.Module]:
         """The parts that are trained and saved by themselves, in the contract's order."""
@@ -73,26 +74,61 @@ class FusionNetwork(nn.Module):
             "global_head": self.global_head,
         }
 
+    def freeze(self, names: Collection[str]) -> None:
+        """Keep these experts as they are from now on, and train all others.
+
+        A frozen expert gives its features as in evaluation, BatchNorm's running statistics
+        included, and no gradient reaches its parameters.
+        """
+        self._frozen = frozenset(names)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module, but frozen experts stay in evaluation mode."""
+        super().train(mode)
+        for name, expert in self.experts_by_name.items():
+            if name in self._frozen:
+                expert.eval()
+        return self
+
     def scale(self, raw: Sequence[Tensor]) -> list[Tensor]:
         """Each expert's raw view, (B, *view), as `forward` takes it."""
         return [expert.scale(view) for expert, view in zip(self._experts, raw, strict=True)]
 
-    def forward(self, scaled: Sequence[Tensor], present: Tensor | None = None) -> Outputs:
+    def forward(
+        self,
+        scaled: Sequence[Tensor],
+        present: Tensor | None = None,
+        known: Mapping[str, Tensor] | None = None,
+    ) -> Outputs:
         """Both paths on a batch.
 
         Args:
             scaled: what `Expert.scale` gives, for each expert: (B, *input_shape).
             present: (B, E), bool: which views a sample has; None: all of them. What stands in a
                 missing view changes nothing.
+            known: (B, F), features that these experts are known to give for the batch.
         """
+        known = known or {}
         if present is not None:
             scaled = [_without(x, ~present[:, i]) for i, x in enumerate(scaled)]
-        features = [expert.encode(x) for expert, x in zip(self._experts, scaled, strict=True)]
+        features = [
+            known[name] if name in known else self.encode(name, x)
+            for name, x in zip(self.names, scaled, strict=True)
+        ]
         logits = [head(f) for head, f in zip(self.heads, features, strict=True)]
         expert_logits = torch.stack(logits)
         uses_features = self.fusion.uses_features
         fused = self.fusion(features if uses_features else expert_logits, present)
         return Outputs(expert_logits, self.global_head(fused))
+
+    def encode(self, name: str, scaled: Tensor) -> Tensor:
+        """One expert's features (B, F) of its scaled view; no gradient enters a frozen one."""
+        expert = self.experts_by_name[name]
+        if name not in self._frozen:
+            return expert.encode(scaled)
+        with torch.no_grad():
+            return expert.encode(scaled)
 
     @property
     def experts_by_name(self) -> dict[str, Expert]:

@@ -73,6 +73,8 @@ class ComponentPlan(NamedTuple):
         clip: largest gradient norm of its clip group, or None.
         accumulation: batches between two steps.
         weights: what it starts from, or None for a fresh start.
+        frozen_epochs: how many epochs it stays as it is at first, at a rate of 0; all of them for
+            one that never trains.
     """
 
     name: str
@@ -87,6 +89,16 @@ class ComponentPlan(NamedTuple):
     clip: float | None
     accumulation: int
     weights: Weights | None = None
+    frozen_epochs: int = 0
+
+    @property
+    def never_trains(self) -> bool:
+        """Whether it is frozen in every epoch."""
+        return self.frozen_epochs >= len(self.rates)
+
+    def is_frozen(self, epoch: int) -> bool:
+        """Whether it stays as it is in an epoch, counted from 0."""
+        return epoch < self.frozen_epochs
 
 
 class Steps(NamedTuple):

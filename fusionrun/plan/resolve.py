@@ -6,7 +6,7 @@ Each function settles one group of leaves and may rely on those called before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import AUTO, plain
+from fusionrun.schema.experts import Until
 from fusionrun.schema.fusions import Fusion
 from fusionrun.schema.recipe import Recipe
 from fusionrun.schema.schedulers import SCHEDULERS, Scheduler, Warmup
@@ -78,8 +79,18 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
     _settle_machine(ledger, sum(parameters.values()))
     weights = starting_weights(source, blueprints, runs_dir)
+    frozen = _frozen_epochs(ledger, recipe)
     components = {
-        name: _component(name, ledger, preset, parameters[name], facts, applied, weights.get(name))
+        name: _component(
+            name,
+            ledger,
+            preset,
+            parameters[name],
+            facts,
+            applied,
+            weights.get(name),
+            frozen.get(name, 0),
+        )
         for name in component_names(recipe.experts)
     }
     _settle_floors(ledger, components)
@@ -88,7 +99,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
         components=components,
         data=summary,
         steps=_steps(ledger, summary),
-        memory=_memory(sum(parameters.values()), ledger["training.optimizer.type"]),
+        memory=_memory(components.values(), ledger["training.optimizer.type"]),
     )
     return replace(plan, warnings=warnings_of(plan))
 
@@ -312,6 +323,7 @@ def _component(
     facts: _Facts,
     applied: Mapping[str, tuple[rules.Applied, ...]],
     weights: Weights | None,
+    frozen: int,
 ) -> ComponentPlan:
     owner = name.replace("heads.", "experts.")
     path = "expert" if owner.startswith("experts.") else "fusion"
@@ -319,12 +331,13 @@ def _component(
     lr = ledger[f"learning_rates.{owner}"]
     schedule = _with_floor(ledger.section(f"schedulers.{part}"), preset.floor_factor, lr)
     k = ledger["knowledge_transfer.expert_gradient_accumulation"] if path == "expert" else 1
+    rates = schedules.rates(_scheduler(schedule), lr, ledger["training.epochs"])
     return ComponentPlan(
         name=name,
         input_dim=int(facts[name]["input_dim"]),
         parameters=parameters,
         lr=lr,
-        rates=schedules.rates(_scheduler(schedule), lr, ledger["training.epochs"]),
+        rates=(0.0,) * frozen + rates[frozen:] if frozen else rates,
         rules=tuple(f"× {rule.factor:g} ({rule.because})" for rule in applied[owner]),
         schedule=schedule,
         optimizer=ledger["training.optimizer.type"],
@@ -332,7 +345,20 @@ def _component(
         clip=ledger[f"knowledge_transfer.{path}_gradient_clipping"],
         accumulation=k,
         weights=weights,
+        frozen_epochs=frozen,
     )
+
+
+def _frozen_epochs(ledger: Ledger, recipe: Recipe) -> dict[str, int]:
+    """How many epochs each frozen expert stays so, by component name."""
+    epochs = ledger["training.epochs"]
+    found = {}
+    for name, expert in recipe.experts.items():
+        if isinstance(expert.freeze, Until):
+            found[f"experts.{name}"] = min(expert.freeze.until.epochs, epochs)
+        elif expert.freeze:
+            found[f"experts.{name}"] = epochs
+    return found
 
 
 def _with_floor(schedule: Mapping[str, Any], factor: float, lr: float) -> dict[str, Any]:
@@ -377,6 +403,9 @@ def _steps(ledger: Ledger, summary: DataSummary) -> Steps:
     )
 
 
-def _memory(parameters: int, optimizer: str) -> Memory:
-    size = parameters * FLOAT_BYTES
-    return Memory(parameters=size, gradients=size, optimizer=size * MOMENTS[optimizer])
+def _memory(components: Iterable[ComponentPlan], optimizer: str) -> Memory:
+    """What never trains has neither gradients nor moments."""
+    components = tuple(components)
+    size = FLOAT_BYTES * sum(c.parameters for c in components)
+    trained = FLOAT_BYTES * sum(c.parameters for c in components if not c.never_trains)
+    return Memory(parameters=size, gradients=trained, optimizer=trained * MOMENTS[optimizer])

@@ -12,7 +12,7 @@ from typing import Any
 
 from fusionrun.errors import UserError
 from fusionrun.nearest import nearest
-from fusionrun.plan.plan import Plan, Value, Weights
+from fusionrun.plan.plan import ComponentPlan, Plan, Value, Weights
 from fusionrun.plan.sparkline import sparkline
 from fusionrun.schema.fusions import FUSIONS
 
@@ -120,9 +120,18 @@ def _component_row(name: str, plan: Plan) -> Row:
         f"{c.parameters:,}" + (f" + {head.parameters:,}" if head is not c else ""),
         f"{c.lr:g}",
         sparkline(c.rates, SPARK_WIDTH),
-        f"{c.rates[0]:.3g} → {c.rates[-1]:.3g}",
+        _ends(c),
         " ".join(rule.partition(" (")[0] for rule in c.rules),
     )
+
+
+def _ends(component: ComponentPlan) -> str:
+    """The first and the last rate; before them, for how long it is frozen."""
+    if component.never_trains:
+        return "frozen"
+    frozen, rates = component.frozen_epochs, component.rates
+    until = f"frozen for {frozen}, " if frozen else ""
+    return f"{until}{rates[frozen]:.3g} → {rates[-1]:.3g}"
 
 
 def _facts(plan: Plan) -> Iterator[Row]:
@@ -132,6 +141,8 @@ def _facts(plan: Plan) -> Iterator[Row]:
     for name, component in plan.components.items():
         if component.weights:
             yield ("weights", f"{name} starts from {_start(component.weights)}")
+    if frozen := [c for c in plan.components.values() if c.frozen_epochs]:
+        yield ("frozen", "; ".join(_frozen(c, plan) for c in frozen) + ". Their heads train")
     yield ("data", _data(plan))
     if plan.data.shares:
         yield ("shares", _shares(plan))
@@ -163,6 +174,15 @@ def _start(weights: Weights) -> str:
     if weights.left_out:
         words += f", the classifier ({', '.join(weights.left_out)}) is replaced by a new head"
     return words
+
+
+def _frozen(component: ComponentPlan, plan: Plan) -> str:
+    """For how long an expert stays as it is, and how often it steps then."""
+    if component.never_trains:
+        return f"{component.name} throughout"
+    epochs, left = len(component.rates), len(component.rates) - component.frozen_epochs
+    steps = counted(plan.steps.expert_steps // epochs * left, "step")
+    return f"{component.name} for {component.frozen_epochs} of {epochs} epochs, then {steps}"
 
 
 def _slurm(plan: Plan) -> str:

@@ -32,9 +32,6 @@ def _unsupported(recipe: Recipe) -> Iterator[str]:
             yield "data.expert_shares"
         if recipe.data.fusion_holdout:
             yield "data.fusion_holdout"
-    for name, expert in recipe.experts.items():
-        if expert.freeze is not False:
-            yield f"experts.{name}.freeze"
     if recipe.stages:
         yield "stages"
     if recipe.sweep is not None:

@@ -28,6 +28,7 @@ def warnings_of(plan: Plan) -> tuple[Warn, ...]:
     """All warnings of a plan that is otherwise complete."""
     checks = (
         _sgd_from_scratch,
+        _frozen_from_scratch,
         _high_rate,
         _high_final_rate,
         _floor_above_base,
@@ -60,7 +61,7 @@ def _sgd_from_scratch(plan: Plan) -> Iterator[Warn]:
         name.removeprefix("experts.")
         for name, c in plan.components.items()
         if name.startswith("experts.") and c.optimizer == "SGD" and not c.weights
-        if c.lr < SMALL_SGD_RATE
+        if c.lr < SMALL_SGD_RATE and not c.never_trains
     ]
     if fresh:
         rate = max(plan.components[f"experts.{name}"].lr for name in fresh)
@@ -70,6 +71,17 @@ def _sgd_from_scratch(plan: Plan) -> Iterator[Warn]:
             "AdamW's: on the shipped digits its multiplicative recipe reached 28 ± 6 % this way "
             "(60 epochs, seeds 0 to 2), preset tuned 98.5 ± 0.2 % (60 epochs, seeds 0 to 4). "
             "Fix: 'preset: tuned', or 'weights:' for each expert",
+        )
+
+
+def _frozen_from_scratch(plan: Plan) -> Iterator[Warn]:
+    random = [c.name for c in plan.components.values() if c.never_trains and not c.weights]
+    if random:
+        has = "have no weights to start from: their" if len(random) > 1 else "has no weights: its"
+        yield Warn(
+            "frozen_from_scratch",
+            f"{_listed(random)} is frozen throughout and {has} features stay those of random "
+            "numbers. Fix: 'weights:', or 'freeze: false'",
         )
 
 

@@ -81,6 +81,8 @@ def make_network(plan: Plan, train: Rows) -> FusionNetwork:
                 mean, std = fit_scaling(train.views[expert.view])
                 fitted[expert.view] = (torch.from_numpy(mean), torch.from_numpy(std))
             _set_scaling(module, *fitted[expert.view])
+        if plan.components[f"experts.{name}"].never_trains:
+            module.requires_grad_(False)  # it has no place among what the optimizer holds
     if not heads_learn(plan):
         # Weight decay would move parameters that no loss reaches.
         for head in network.heads:
@@ -160,6 +162,7 @@ def make_updater(
         eps=optimizer.eps,
     )
     decay = {name: component.weight_decay for name, component in plan.components.items()}
+    later = {name: component.frozen_epochs for name, component in plan.components.items()}
     scale = LossScale(device) if plan.settings.training.precision == "fp16" else None
     return Updater(
         components,
@@ -170,4 +173,5 @@ def make_updater(
         scale,
         ranks,
         max_skipped=plan.settings.training.max_skipped_steps,
+        frozen_epochs=later,
     )

@@ -19,6 +19,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import EarlyStopping, Selection
 from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
+from fusionrun.train.frozen import FrozenExperts
 from fusionrun.train.losses import term_names, term_weights
 from fusionrun.train.metrics import Metrics, path_metrics
 from fusionrun.train.progress import Display, EpochNews
@@ -139,6 +140,7 @@ class Epochs:
         self._plan, self._settings = plan, plan.settings.training
         self._step, self._train, self._val = step, train, val
         self._ranks, self._recorder, self._display = ranks, recorder, display
+        self._frozen = FrozenExperts(plan, step, train, ranks)
         self._between_steps, self._save = between_steps, save
         self._experts = tuple(plan.settings.experts)
         self._spans = spans(len(train), self._settings.batch_size)
@@ -235,7 +237,9 @@ class Epochs:
     def _one_epoch(self, epoch: int) -> float:
         """Train and validate one epoch; returns the selected metric, higher is better."""
         rates = {name: c.rates[epoch] for name, c in self._plan.components.items()}
-        self._step.updater.set_rates(rates)
+        frozen = {n for n, c in self._plan.components.items() if c.is_frozen(epoch)}
+        self._step.updater.set_rates({n: None if n in frozen else r for n, r in rates.items()})
+        self._frozen.begin(epoch)
         order = epoch_order(len(self._train), self._plan.seed, epoch, self._train.labels.device)
         self._began = time.perf_counter() - self.where.seconds
         self._recorder.pace.begin(self.steps)
@@ -264,10 +268,11 @@ class Epochs:
         spans = self._spans[self.where.batch :]
         shares = [self._ranks.share(start, stop) for start, stop in spans]
         batches = self._train.batches(order[first:end] for first, end in shares)
-        for start, stop in spans:
+        for (start, stop), (first, end) in zip(spans, shares, strict=True):
             self._between_steps(self)
             batch = next(batches)
-            log = self._step(batch, stop == len(order), stop - start)
+            known = self._frozen.known(order[first:end])
+            log = self._step(batch, stop == len(order), stop - start, known)
             self.log.add(log, batch.labels)
             self.where.batch += 1
             self.where.steps += 1

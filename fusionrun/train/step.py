@@ -11,6 +11,7 @@ Shapes: B rows of this rank, E experts, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,13 +67,20 @@ class Step:
     precision: str
     device: torch.device
 
-    def __call__(self, batch: Batch, last_in_epoch: bool, batch_rows: int | None = None) -> StepLog:
+    def __call__(
+        self,
+        batch: Batch,
+        last_in_epoch: bool,
+        batch_rows: int | None = None,
+        known: Mapping[str, Tensor] | None = None,
+    ) -> StepLog:
         """Take one batch. All ranks do so together, also those that have none of its rows.
 
         Args:
             batch: scaled inputs and labels: this rank's rows.
             last_in_epoch: closes the experts' accumulation window.
             batch_rows: rows of the whole batch; None: there are no others.
+            known: (B, F), features that these experts are known to give for the batch.
 
         Raises:
             RankError: another rank was lost.
@@ -81,17 +89,19 @@ class Step:
         share = 1.0 if batch_rows is None else rows / batch_rows
         # A step that is left out must not leave its activations in the running statistics.
         before = self._running_statistics.copied() if self.updater.max_skipped else None
-        terms, experts, overall = self._backward(batch, share) if rows else self._nothing()
+        terms, experts, overall = self._backward(batch, share, known) if rows else self._nothing()
         record = self.updater.after_backward(last_in_epoch)
         self._running_statistics.average(self.updater.ranks, share)
         if before is not None and record is not None:
             self._running_statistics.put_back(before, self.updater.left_out)
         return StepLog(terms, experts, overall, record, rows)
 
-    def _backward(self, batch: Batch, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _backward(
+        self, batch: Batch, share: float, known: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Adds the gradients of this rank's `share` of the batch's mean loss."""
         with autocast(self.precision, self.device):
-            outputs = self.network(batch.inputs)
+            outputs = self.network(batch.inputs, known=known)
         terms = loss_terms(outputs.expert_logits, outputs.global_logits, batch.labels, self.losses)
         own = terms.total if share == 1 else terms.total * share
         self.updater.scale(own).backward()  # type: ignore[no-untyped-call]

@@ -84,10 +84,17 @@ class _Due(NamedTuple):
     limits: Tensor | None
 
 
-class _Call(NamedTuple):
-    """One call of the optimizer: slices that share rate, weight decay and cadence."""
+class _Counter(NamedTuple):
+    """What the number of a component's steps depends on."""
 
     waits: bool
+    frozen_epochs: int
+
+
+class _Call(NamedTuple):
+    """One call of the optimizer: slices that share rate, weight decay and number of steps."""
+
+    counter: _Counter
     lr: float
     weight_decay: float
     flats: list[Tensor]
@@ -119,6 +126,8 @@ class Updater:
         ranks: those that train together. Each calls `backward` on its own part of the batch's
             loss, parts that add up to the whole, and all call `after_backward` alike; norms,
             steps and weights are then the same on all. They must begin with the same weights.
+        frozen_epochs: by component name, for how long it takes no step at first; none: from the
+            first batch on. Components that begin to step together count their steps together.
 
     Raises:
         ValueError: components, groups and decays do not match, two components share a parameter,
@@ -135,6 +144,7 @@ class Updater:
         loss_scale: LossScale | None = None,
         ranks: Ranks = SINGLE,
         max_skipped: int = 0,
+        frozen_epochs: Mapping[str, int] | None = None,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
@@ -148,6 +158,7 @@ class Updater:
         self._loss_scale = loss_scale
         self.ranks = ranks
         self._max_skipped = max_skipped
+        self._frozen_epochs = {name: (frozen_epochs or {}).get(name, 0) for name in components}
         self._pending = 0
         self._calls: list[_Call] = []
         self.buffers = lay_out(components, ordered)
@@ -171,8 +182,11 @@ class Updater:
         if self._loss_scale is not None and not self._fused:
             raise ValueError("a loss scale needs a fused optimizer: only that can skip on overflow")
         counter_device = device if self._fused else torch.device("cpu")
-        # How many steps each of the two cadences has taken: [at every batch, at a window's end].
-        self._steps = [torch.zeros((), device=counter_device) for _ in range(2)]
+        self._steps = {
+            _Counter(waits, frozen): torch.zeros((), device=counter_device)
+            for waits in (False, True)
+            for frozen in self._frozen_epochs.values()
+        }
         self._overflowed = torch.zeros((), device=device)
         self._nonfinite = torch.zeros((), device=device)
         # Whether the last step was left out: 1 or 0.
@@ -181,6 +195,9 @@ class Updater:
     def _waits(self, group: ClipGroup) -> bool:
         """Whether some batches pass without a step of the group."""
         return group.accumulates and self._accumulation > 1
+
+    def _counter(self, group: ClipGroup, name: str) -> _Counter:
+        return _Counter(self._waits(group), self._frozen_epochs[name])
 
     def _slice(self, group: ClipGroup, memory: Tensor) -> Tensor:
         """A clip group's part of `flat`, `grad` or a moment; its components lie side by side."""
@@ -221,38 +238,40 @@ class Updater:
         """How many such steps may be left out."""
         return self._max_skipped
 
-    def set_rates(self, rates: Mapping[str, float]) -> None:
+    def set_rates(self, rates: Mapping[str, float | None]) -> None:
         """Sets the learning rate of every component, from the next step on.
 
-        Components that share rate and weight decay are put into one optimizer call, and those of
+        One whose rate is None is frozen: no step, no decay, moments and count stay. Components
+        that share rate and weight decay are put into one optimizer call, and those of
         them that lie side by side into one slice.
 
         Raises:
             ValueError: a component is missing or unknown.
         """
         _same_names("rates", rates, self.buffers)
-        spans: dict[tuple[bool, float, float], list[tuple[int, int]]] = {}
+        spans: dict[tuple[_Counter, float, float], list[tuple[int, int]]] = {}
         for group in self.groups:
             for name in group.components:
-                key = (self._waits(group), rates[name], self._weight_decay[name])
-                _append_span(spans.setdefault(key, []), self.buffers[name])
+                if (rate := rates[name]) is not None:
+                    key = (self._counter(group, name), rate, self._weight_decay[name])
+                    _append_span(spans.setdefault(key, []), self.buffers[name])
         self._keep_steps()
         self._calls = [self._call(*key, cuts) for key, cuts in spans.items() if cuts]
 
     def _keep_steps(self) -> None:
         """Brings the step counters back from the calls, each of which counts for itself."""
         for call in self._calls:
-            self._steps[call.waits].copy_(call.steps[0])
+            self._steps[call.counter].copy_(call.steps[0])
 
     def _call(
-        self, waits: bool, lr: float, weight_decay: float, cuts: list[tuple[int, int]]
+        self, counter: _Counter, lr: float, weight_decay: float, cuts: list[tuple[int, int]]
     ) -> _Call:
         def cut(memory: Tensor) -> list[Tensor]:
             return [memory[start:end] for start, end in cuts]
 
         moments = [cut(memory) for memory in self.moments.values()]
-        steps = [self._steps[waits].clone() for _ in cuts]
-        return _Call(waits, lr, weight_decay, cut(self.flat), cut(self.grad), moments, steps)
+        steps = [self._steps[counter].clone() for _ in cuts]
+        return _Call(counter, lr, weight_decay, cut(self.flat), cut(self.grad), moments, steps)
 
     def after_backward(self, last_in_epoch: bool = False) -> StepRecord | None:
         """Takes in the batch whose gradients `backward` has just added, and steps what is due.
@@ -288,7 +307,7 @@ class Updater:
         # (Only a fused optimizer can be told on the device.)
         if self._fused or not self.left_out.item():
             for call in self._calls:
-                if closes or not call.waits:
+                if closes or not call.counter.waits:
                     self._optimize(call, self.left_out if self._fused else None)
         due.whole.zero_()
         if self._loss_scale is not None:
@@ -415,7 +434,7 @@ class Updater:
                 buffer = self.buffers[name]
                 own = {key: m[buffer.start : buffer.end] for key, m in self.moments.items()}
                 if self._settings.counts_steps:
-                    own["step"] = self._steps[self._waits(group)]
+                    own["step"] = self._steps[self._counter(group, name)]
                 if self._pending and self._waits(group):
                     own["grad"] = buffer.grad
                 state[name] = own
@@ -448,7 +467,7 @@ class Updater:
                 tensor.copy_(state[component][key])
         for call in self._calls:
             for step in call.steps:
-                step.copy_(self._steps[call.waits])
+                step.copy_(self._steps[call.counter])
 
 
 def _append_span(spans: list[tuple[int, int]], buffer: ComponentBuffer) -> None:

@@ -342,6 +342,41 @@ def test_state_dicts_of_modules_keep_working() -> None:
     torch.testing.assert_close(made.buffers["fusion"].flat[:9].view(3, 3), parts["fusion"].weight)
 
 
+@pytest.mark.parametrize("kind", ["AdamW", "SGD nesterov"])
+def test_a_component_that_is_frozen_at_first_then_steps_as_one_that_is_new(kind: str) -> None:
+    parts = network()
+    groups = clip_groups(EXPERTS, None, None)
+    late = {"experts.a": 1, "heads.b": 2}
+    made = Updater(parts, groups, OPTIMIZERS[kind], DECAY, frozen_epochs=late)
+    for epoch in range(3):
+        held = [name for name, epochs in late.items() if epoch < epochs]
+        before = snapshot(parts)
+        made.set_rates({n: None if n in held else rate for n, rate in RATES.items()})
+        twin = copy.deepcopy(parts)
+        new = PlainTorch(twin, OPTIMIZERS[kind], 1)
+        take(made, parts, epoch, last=True)
+        assert moved(before, parts) == set(NAMES) - set(held)
+        thawed = [name for name, epochs in late.items() if epoch == epochs]
+        loss(twin, *batch(epoch)).backward()  # type: ignore[no-untyped-call]
+        for name in thawed:
+            new.optimizers[name].step()
+            for left, right in zip(weights(parts[name]), weights(twin[name]), strict=True):
+                torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
+
+
+def test_the_steps_of_a_late_component_are_its_own_in_the_state() -> None:
+    parts = network()
+    made = Updater(
+        parts, clip_groups(EXPERTS, None, None), ADAMW, DECAY, frozen_epochs={"fusion": 1}
+    )
+    made.set_rates({**RATES, "fusion": None})
+    take(made, parts, 0, last=True)
+    made.set_rates(RATES)
+    take(made, parts, 1, last=True)
+    state = made.state_dict()
+    assert (state["fusion"]["step"], state["global_head"]["step"]) == (1, 2)
+
+
 def test_running_statistics_stay_in_the_module() -> None:
     parts = network()
     made = updater(parts)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from fusionrun.data.header import DataSummary, read_summary
 from fusionrun.data.report import Fault, FaultyDataError
-from fusionrun.errors import DataError, NotYetError, Problem, RecipeError
+from fusionrun.errors import DataError, Problem, RecipeError
 from fusionrun.nearest import nearest
 from fusionrun.plan.ledger import Ledger
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.read import Source
+from fusionrun.schema.experts import UnavailableError
 
 _SGD_ONLY = ("momentum", "nesterov")
 _ADAM_ONLY = ("betas", "eps")
@@ -60,7 +61,7 @@ def _as_written(source: Source, path: Path) -> Path:
 
 
 def check_experts(source: Source, summary: DataSummary) -> None:
-    """Experts against the data: their views exist, their shapes fit, this version builds them."""
+    """Experts against the data: their views exist, their shapes fit, they can be had here."""
     problems = [
         problem
         for name in source.recipe.experts
@@ -75,15 +76,13 @@ def _expert_problem(source: Source, name: str, summary: DataSummary) -> Problem 
     if expert.view not in summary.views:
         path: Path = ("experts", name, "view")
         return _choice(source, path, expert.view, tuple(summary.views), "the data's views")
-    if expert.module is None:
-        place = source.document.place(("experts", name, "model"))
-        raise NotYetError(
-            f"{place}: model {expert.model!r} is understood, and this version cannot build it yet; "
-            "mlp, cnn, resnet18, resnext29, densenet121 and wideresnet are built"
-        )
     shape = summary.views[expert.view]
     try:
         expert.check(shape)
+    except UnavailableError as error:
+        path = ("experts", name, error.key)
+        place = source.document.place(path)
+        return Problem(place, dotted(path), error.got, str(error), error.fix)
     except ValueError as error:
         size = " × ".join(map(str, shape))
         path = _to_blame(source, name, getattr(error, "keys", ()))

@@ -25,7 +25,6 @@ from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
 from fusionrun.plan.rows import settle_data, with_shares
-from fusionrun.plan.starts import starting_weights
 from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
@@ -58,7 +57,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
     Raises:
         RecipeError: values that do not fit each other or the data, all of them at once.
         DataError: the data cannot be read.
-        NotYetError: the data source or an expert is for a later version.
+        NotYetError: the data source is for a later version.
     """
     recipe = source.recipe
     summary = with_shares(source, read_data(source))
@@ -78,7 +77,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
     _settle_machine(ledger, sum(parameters.values()))
-    weights = starting_weights(source, blueprints, runs_dir)
+    weights = _weights(source, summary, blueprints, runs_dir)
     frozen = _frozen_epochs(ledger, recipe)
     components = {
         name: _component(
@@ -163,7 +162,7 @@ def _facts(ledger: Ledger, recipe: Recipe, input_dims: Mapping[str, int]) -> _Fa
         "num_experts": len(recipe.experts),
         "batch_size": recipe.training.batch_size,
     }
-    pretrained = {name: expert.weights is not None for name, expert in recipe.experts.items()}
+    pretrained = {name: expert.is_pretrained for name, expert in recipe.experts.items()}
     dim = ledger.get("fusion.dim", rules.fusion_dim(tuple(input_dims.values())))
     joint = {**common, "input_dim": dim, "pretrained": all(pretrained.values())}
     experts = {
@@ -313,6 +312,19 @@ def _settle_machine(ledger: Ledger, parameters: int) -> None:
         "one below two million" if threads else "torch's choice"
     )
     ledger.settle("training.threads", threads or "auto", "rule", why)
+
+
+def _weights(
+    source: Source,
+    summary: DataSummary,
+    blueprints: Mapping[str, Mapping[str, Tensor]],
+    runs_dir: Path,
+) -> dict[str, Weights]:
+    if all(expert.weights is None for expert in source.recipe.experts.values()):
+        return {}
+    from fusionrun.plan.starts import starting_weights  # reads files, which most plans need not
+
+    return starting_weights(source, summary, blueprints, runs_dir)
 
 
 def _component(

@@ -6,19 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fusionrun.blueprint import Tensor
+from fusionrun.data.header import DataSummary
 from fusionrun.errors import FusionrunError, Problem, RecipeError
 from fusionrun.plan.plan import Weights
 from fusionrun.recipe.read import Source
-from fusionrun.schema.experts import Expert
+from fusionrun.schema.experts import Expert, Shape
+from fusionrun.store.export import WeightsFile, locate_weights
+from fusionrun.store.fit import fit_backbone
+from fusionrun.store.safetensors_header import read_header, sha256
 
 
 def starting_weights(
-    source: Source, blueprints: Mapping[str, Mapping[str, Tensor]], runs_dir: Path
+    source: Source,
+    summary: DataSummary,
+    blueprints: Mapping[str, Mapping[str, Tensor]],
+    runs_dir: Path,
 ) -> dict[str, Weights]:
     """The weights of every expert that has some, by component name; only headers are read.
 
     Args:
         source: the recipe.
+        summary: of its data.
         blueprints: of the components.
         runs_dir: where runs live.
 
@@ -30,8 +38,9 @@ def starting_weights(
         if expert.weights is None:
             continue
         try:
+            file = locate_weights(expert.weights, source.base_dir, runs_dir)
             found[f"experts.{name}"] = _checked(
-                expert, blueprints[f"experts.{name}"], source.base_dir, runs_dir
+                expert, file, blueprints[f"experts.{name}"], summary.views[expert.view]
             )
         except FusionrunError as error:
             problems.append(_problem(source, name, error))
@@ -41,23 +50,17 @@ def starting_weights(
 
 
 def _checked(
-    expert: Expert, blueprint: Mapping[str, Tensor], base_dir: Path, runs_dir: Path
+    expert: Expert, file: WeightsFile, blueprint: Mapping[str, Tensor], view_shape: Shape
 ) -> Weights:
-    from fusionrun.store.export import locate_weights
-    from fusionrun.store.fit import fit_backbone
-    from fusionrun.store.safetensors_header import read_header, sha256
-
-    given = str(expert.weights)
-    file = locate_weights(given, base_dir, runs_dir)
     fit = fit_backbone(
         read_header(file.path),
         {name: (tensor.dtype, tensor.shape) for name, tensor in blueprint.items()},
         file.description,
         prefix=expert.origin_prefix,
-        classifier=expert.classifier,
+        classifier=expert.classifier_of(view_shape),
     )
     digest = file.sha256 or sha256(file.path)
-    return Weights(str(file.path), digest, given, fit.prefix, fit.left_out)
+    return Weights(str(file.path), digest, str(expert.weights), fit.prefix, fit.left_out)
 
 
 def _problem(source: Source, name: str, error: FusionrunError) -> Problem:

@@ -35,7 +35,7 @@ class Published(ImageExpert):
 class ResNet18(Published):
     """ResNet-18 (He et al., 2016), as on CIFAR: 11,173,962 parameters with ten classes."""
 
-    module: ClassVar[str | None] = "fusionrun.models.resnet:ResNet"
+    module: ClassVar[str] = "fusionrun.models.resnet:ResNet"
     classifier: ClassVar[tuple[str, ...]] = ("fc",)
     halvings: ClassVar[int] = 3
     channels: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
@@ -65,7 +65,7 @@ class ResNet18(Published):
 class ResNeXt29(Published):
     """ResNeXt-29 (Xie et al., 2017): 8x64d has 34.4 million parameters with ten classes."""
 
-    module: ClassVar[str | None] = "fusionrun.models.resnet:ResNeXt"
+    module: ClassVar[str] = "fusionrun.models.resnet:ResNeXt"
     classifier: ClassVar[tuple[str, ...]] = ("fc",)
     halvings: ClassVar[int] = 2
     first: ClassVar[int] = 64
@@ -112,7 +112,7 @@ class ResNeXt29(Published):
 class DenseNet121(Published):
     """DenseNet-121 (Huang et al., 2017), as on CIFAR: 6,956,298 parameters with ten classes."""
 
-    module: ClassVar[str | None] = "fusionrun.models.densenet:DenseNet"
+    module: ClassVar[str] = "fusionrun.models.densenet:DenseNet"
     classifier: ClassVar[tuple[str, ...]] = ("classifier",)
     halvings: ClassVar[int] = 3
     layers: ClassVar[tuple[int, ...]] = (6, 12, 24, 16)
@@ -170,7 +170,7 @@ def _depth(value: int) -> int:
 class WideResNet(Published):
     """WRN (Zagoruyko and Komodakis, 2016): 28-10 has 36.5 million parameters with ten classes."""
 
-    module: ClassVar[str | None] = "fusionrun.models.wide_resnet:WideResNet"
+    module: ClassVar[str] = "fusionrun.models.wide_resnet:WideResNet"
     classifier: ClassVar[tuple[str, ...]] = ("fc",)
     halvings: ClassVar[int] = 2
 

@@ -18,7 +18,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from fusionrun.blueprint import Tensor, batch_norm, conv, linear
-from fusionrun.errors import NotYetError
 from fusionrun.schema.base import NAME_PATTERN, Count, Section
 from fusionrun.schema.kinds import Kinds
 
@@ -76,6 +75,20 @@ class UnfitViewError(ValueError):
         super().__init__(message)
 
 
+class UnavailableError(ValueError):
+    """An expert that cannot be had here, whatever the view.
+
+    Attributes:
+        key: the expert's key that is to blame.
+        got: what came, ready to print.
+        fix: what to do about it, or empty.
+    """
+
+    def __init__(self, key: str, got: str, expected: str, fix: str = "") -> None:
+        self.key, self.got, self.fix = key, got, fix
+        super().__init__(expected)
+
+
 def looks_channels_last(shape: Shape) -> bool:
     """Whether an image seems to be (height, width, channels), not (channels, height, width).
 
@@ -91,14 +104,13 @@ class Expert(Section):
     """Base of every expert.
 
     `view_shape` in every method is the shape of one sample of the expert's view: (features,),
-    (height, width) or (channels, height, width). A kind whose `module` is None is understood,
-    and its methods raise NotYetError.
+    (height, width) or (channels, height, width).
     """
 
-    module: ClassVar[str | None] = None
-    """The torch backbone, as `package.module:Class`; None: this version cannot build it."""
+    module: ClassVar[str]
+    """The torch backbone, as `package.module:Class`."""
     classifier: ClassVar[tuple[str, ...]] = ()
-    """What the origin's own classifier is called in files of weights: it is left out."""
+    """See `classifier_of`."""
     origin_prefix: ClassVar[str] = "backbone."
     """What stands before the origin's tensor names in an expert's."""
 
@@ -116,34 +128,38 @@ class Expert(Section):
 
         Raises:
             ValueError: it cannot; the message says what would have been right. An
-                `UnfitViewError` also says which keys of the expert decide it.
+                `UnfitViewError` also says which keys of the expert decide it; an
+                `UnavailableError` that it is not the view's fault.
         """
         if not view_shape:
             raise ValueError("a view with at least one number for each sample")
 
     def input_dim(self, view_shape: Shape) -> int:
         """The width of the features it gives: what the fusion takes in."""
-        raise self._not_yet()
+        raise NotImplementedError
 
     def module_args(self, view_shape: Shape) -> dict[str, Any]:
         """Keyword arguments of the torch backbone: numbers, words and tuples of numbers."""
-        raise self._not_yet()
+        raise NotImplementedError
 
     def blueprint(self, view_shape: Shape) -> dict[str, Tensor]:
         """Every tensor of the torch backbone, as in its `state_dict`."""
-        raise self._not_yet()
+        raise NotImplementedError
 
-    def _not_yet(self) -> NotYetError:
-        return NotYetError(
-            f"model {self.model!r} is understood, and this version cannot build it yet; "
-            "mlp, cnn, resnet18, resnext29, densenet121 and wideresnet are built"
-        )
+    def classifier_of(self, view_shape: Shape) -> tuple[str, ...]:
+        """What the origin's own classifier is called in its files of weights: it is left out."""
+        return self.classifier
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether it starts from weights."""
+        return self.weights is not None
 
 
 class MLP(Expert):
     """A multi-layer perceptron on the view's numbers in one row, images included."""
 
-    module: ClassVar[str | None] = "fusionrun.models.experts:MLP"
+    module: ClassVar[str] = "fusionrun.models.experts:MLP"
 
     model: Literal["mlp"]
     """Multi-layer perceptron."""
@@ -235,7 +251,7 @@ class ImageExpert(Expert):
 class CNN(ImageExpert):
     """A plain convolutional network for small images; each block halves height and width."""
 
-    module: ClassVar[str | None] = "fusionrun.models.experts:CNN"
+    module: ClassVar[str] = "fusionrun.models.experts:CNN"
 
     model: Literal["cnn"]
     """Small convolutional network."""

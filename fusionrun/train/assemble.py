@@ -114,8 +114,6 @@ def _expert_specs(plan: Plan) -> list[ExpertSpec]:
     specs = []
     for name, expert in plan.settings.experts.items():
         shape = plan.data.views[expert.view]
-        if expert.module is None:
-            raise UserError(f"experts.{name}: this version cannot build {expert.model!r}")
         specs.append(
             ExpertSpec(name, expert.module, expert.module_args(shape), scaler_shape(shape), shared)
         )

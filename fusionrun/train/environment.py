@@ -7,6 +7,8 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from fusionrun import __version__
 from fusionrun.submit.project import commit_and_diff
 
 _PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "pyyaml")
+_EXTRAS = ("timm", "torchvision")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -24,7 +27,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "fusionrun": __version__,
         "python": sys.version.split()[0],
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": dict(_versions()),
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "cpu_cores": os.cpu_count(),
@@ -32,6 +35,14 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": _device(device),
         "git": _git(Path.cwd()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in _PACKAGES:
+        yield name, metadata.version(name)
+    for name in _EXTRAS:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
 
 
 def _device(device: torch.device) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from fusionrun.blueprint import expert_component
-from fusionrun.errors import DataError, NotYetError, RecipeError
+from fusionrun.errors import DataError, RecipeError
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.screen import screen
 from fusionrun.schema.backbones import WideResNet
@@ -236,11 +237,6 @@ def test_all_experts_are_reported_at_once(plan: PlanOf) -> None:
     with pytest.raises(RecipeError, match=r"experts\.one\.view") as caught:
         plan(experts=experts)
     assert [p.key for p in caught.value.problems] == ["experts.one.view", "experts.two"]
-
-
-def test_a_backbone_for_a_later_version(plan: PlanOf) -> None:
-    with pytest.raises(NotYetError, match=r"recipe\.yaml:5:16: model 'timm:x' is understood"):
-        plan(experts=alone("{model: timm:x, view: pixels}"))
 
 
 # ------------------------------------------------------------------ fusion and transfer
@@ -548,3 +544,19 @@ def test_a_published_file_for_other_channels_is_refused_in_words(
     save(pixels=(3, 8, 8))
     with pytest.raises(RecipeError, match=r"reads images of 1 channel, this expert's view has 3"):
         plan(experts=alone(WRN))
+
+
+# ------------------------------------------------------------------ models of other libraries
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed here")
+def test_a_model_of_a_library_that_is_not_installed_names_the_command(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:5:16  experts.one.model
+          5 |   one: {model: "timm:resnet18", view: pixels}
+            |                ^^^^^^^^^^^^^^^
+          got       'timm:resnet18'
+          expected  a model that can be had here
+          timm is not installed here: pip install 'fusionrun[timm]'
+    """
+    refused(golden, plan, MULTIPLICATIVE, experts=alone('{model: "timm:resnet18", view: pixels}'))

@@ -94,9 +94,7 @@ def cache_dir() -> Path:
 @cache
 def _describe(request: str) -> Description:
     library, name = (json.loads(request)[key] for key in ("library", "name"))
-    version = _version(library)
-    key = hashlib.sha256(f"{FORMAT} {version} {request}".encode()).hexdigest()
-    kept = cache_dir() / "models" / f"{library}-{version}-{key[:16]}.json"
+    version, kept = _version(library), kept_at(request)
     answer = _read(kept)
     if answer is None:
         answer = _ask(library, request)
@@ -109,6 +107,14 @@ def _describe(request: str) -> Description:
     if "unfit" in answer:
         raise UnfitModelError(f"what {library} {version} says of {name}: {answer['unfit']}")
     return _description(answer)
+
+
+def kept_at(request: str) -> Path:
+    """Where the answer to a request is kept: for each version of its library another file."""
+    library = json.loads(request)["library"]
+    version = _version(library)
+    key = hashlib.sha256(f"{FORMAT} {version} {request}".encode()).hexdigest()
+    return cache_dir() / "models" / f"{library}-{version}-{key[:16]}.json"
 
 
 def _version(library: str) -> str:

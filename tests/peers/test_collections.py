@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +17,8 @@ from safetensors.torch import load_file, save_file
 from fusionrun import outside
 from fusionrun.errors import RecipeError, UserError
 from fusionrun.launch import prepare
-from fusionrun.models.outside import Outside, build
+from fusionrun.models.outside import Outside, build, describe
 from fusionrun.plan.plan import Plan
-from fusionrun.plan.resolve import make_plan
-from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import RunLayout
 from fusionrun.train import job
 
@@ -47,28 +48,27 @@ def trained(folder: Path, plan: Plan) -> RunLayout:
 
 
 @pytest.mark.parametrize(
-    ("model", "view"),
-    [*((model, "colour") for model in FAMILIES), ("torchvision:mobilenet_v3_small", "grey")],
+    ("model", "channels"),
+    [*((model, 3) for model in FAMILIES), (FAMILIES[0], 1), (FAMILIES[-1], 1)],
 )
-def test_the_description_is_what_the_library_builds(model: str, view: str, plan: PlanOf) -> None:
-    made = plan(expert(model, view))
-    section = made.settings.experts["one"]
-    shape = made.data.views[view]
-    net = Outside(**section.module_args(shape)).eval()
-    found = {name: tuple(t.shape) for name, t in net.state_dict().items()}
-    assert found == {name: tensor.shape for name, tensor in section.blueprint(shape).items()}
-    channels = 3 if view == "colour" else 1
-    features = net(torch.randn(2, channels, 32, 32))
-    assert features.shape == (2, made.components["experts.one"].input_dim)
+def test_a_description_is_what_the_library_builds(model: str, channels: int) -> None:
+    library, name = model.split(":")
+    shape = (channels, 32, 32)
+    found = describe(library, name, shape, {})
+    sizes = {"features": found["features"], "args": found["args"], "pretrained": False}
+    net = Outside(input_shape=shape, library=library, name=name, **sizes).eval()
+    tensors = {n: list(t.shape) for n, t in net.model.state_dict().items()}
+    assert tensors == {n: size for n, (_, size, _) in found["tensors"].items()}
+    assert net(torch.randn(2, *shape)).shape == (2, found["features"])
 
 
-# torchvision's published count is 11,689,512 with a classifier of 1,000 classes.
-@pytest.mark.parametrize("model", ["timm:resnet18", "torchvision:resnet18"])
-def test_a_resnet18_has_the_published_parameters(model: str, plan: PlanOf) -> None:
-    component = plan(expert(model)).components["experts.one"]
-    norm_at_the_output = 2 * 512  # (preset tuned)
-    assert component.input_dim == 512
-    assert component.parameters == 11_689_512 - (512 * 1000 + 1000) + norm_at_the_output
+# The published count is 11,689,512 with a classifier of 1,000 classes.
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_resnet18_has_the_published_parameters(library: str) -> None:
+    found = describe(library, "resnet18", (3, 32, 32), {})
+    count = sum(prod(shape) for _, shape, trainable in found["tensors"].values() if trainable)
+    assert found["features"] == 512
+    assert count == 11_689_512 - (512 * 1000 + 1000)
 
 
 def test_a_second_plan_imports_neither_torch_nor_the_library(folder: Path, plan: PlanOf) -> None:
@@ -84,9 +84,10 @@ def test_a_second_plan_imports_neither_torch_nor_the_library(folder: Path, plan:
 
 
 def test_a_damaged_description_is_made_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = outside._describe(REQUEST)
     monkeypatch.setenv("FUSIONRUN_CACHE", str(folder / "cache"))
-    before = outside._describe.__wrapped__(REQUEST)
-    (kept,) = (folder / "cache" / "models").iterdir()
+    (folder / "cache/models").mkdir(parents=True)
+    kept = outside.kept_at(REQUEST)
     kept.write_text("{")
     assert outside._describe.__wrapped__(REQUEST) == before
     assert kept.stat().st_size > 100
@@ -105,15 +106,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert outside._describe.__wrapped__(REQUEST).features == 1024
 
 
-def test_a_model_for_images_of_one_size_is_made_for_this_one(plan: PlanOf) -> None:
-    made = plan(expert("timm:vit_tiny_patch16_224"))
-    args = made.settings.experts["one"].module_args((3, 32, 32))["args"]
-    assert args == {"img_size": (32, 32)}
+def test_a_model_for_images_of_one_size_is_made_for_this_one() -> None:
+    found = describe("timm", "vit_tiny_patch16_224", (3, 32, 48), {})
+    assert found["args"] == {"img_size": (32, 48)}
 
 
-def test_arguments_reach_the_library(plan: PlanOf) -> None:
-    made = plan(expert("timm:convnext_atto", more=", args: {drop_path_rate: 0.25}"))
-    net = Outside(**made.settings.experts["one"].module_args((3, 32, 32)))
+def test_arguments_reach_the_library() -> None:
+    net = build("timm", "convnext_atto", 3, {"drop_path_rate": 0.25}).model
     rates = [m.drop_prob for m in net.modules() if type(m).__name__ == "DropPath"]
     assert max(rates) == pytest.approx(0.25)
 
@@ -129,18 +128,29 @@ def test_an_unknown_name_is_told_with_the_nearest(plan: PlanOf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("model", "args", "message"),
     [
-        (expert("timm:resnet18", more=", args: {nonsense: 1}"), r"keyword argument 'nonsense'"),
-        (expert("torchvision:squeezenet1_0"), r"does not end in a Linear"),
-        (expert("timm:resnet18", more=", pretrained: true, weights: x"), r"one of the two"),
+        ("timm:resnet18", {"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ("torchvision:squeezenet1_0", {}, "does not end in a Linear"),
+        ("timm:vit_tiny_patch16_224", {"img_size": 64}, r"Input height \(32\) doesn't match"),
     ],
 )
 def test_what_the_library_refuses_is_told_in_its_words(
-    given: str, message: str, plan: PlanOf
+    model: str, args: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RecipeError, match=message):
-        plan(given)
+    library, name = model.split(":")
+    assert re.search(message, describe(library, name, (3, 32, 32), args)["unfit"])
+
+
+def test_what_the_library_refuses_is_pointed_at(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match=r"says of resnet18: .*'nonsense'") as caught:
+        plan(expert("timm:resnet18", more=", args: {nonsense: 1}"))
+    assert [p.key for p in caught.value.problems] == ["experts.one.args"]
+
+
+def test_two_kinds_of_first_weights_are_refused(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match="one of the two"):
+        plan(expert("timm:resnet18", more=", pretrained: true, weights: x"))
 
 
 def test_pretrained_weights_out_of_reach_are_told_with_the_fix(
@@ -221,19 +231,3 @@ def test_a_torchvision_densenet_gives_what_ours_gives_from_the_same_weights(fold
     ours.load_state_dict(state, strict=True)
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
-
-
-def test_a_vector_with_a_shape_is_an_image(folder: Path) -> None:
-    path = folder / "r.yaml"
-    path.write_text(VECTORS, encoding="utf-8")
-    made = make_plan(read_recipe(path), folder / "runs")
-    assert made.components["experts.one"].input_dim == 512
-
-
-VECTORS = """\
-version: 1
-name: vectors
-data: {source: npz, path: package:handwritten_digits}
-experts: {one: {model: 'timm:resnet18', view: pixel_averages, shape: [16, 15]}}
-fusion: {type: simpleAddition}
-"""

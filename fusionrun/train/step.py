@@ -1,10 +1,7 @@
 """One training step: forward, loss, backward, update. Nothing is read back from the device.
 
 With several ranks each takes its own rows of the batch, and what comes of it is what one rank
-with the whole batch would get. The exception is BatchNorm: a batch is normalised by the statistics
-of the rank's own rows, as plain DistributedDataParallel does, on gloo and nccl alike. (Its running
-statistics are averaged, so that all ranks evaluate and save the same network.) Torch's
-SyncBatchNorm is not used: it has no CPU version, and it needs every rank to have rows.
+with the whole batch would get, BatchNorm included (see `fusionrun.train.batch_statistics`).
 
 Shapes: B rows of this rank, E experts, C classes.
 """
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.models.network import FusionNetwork
+from fusionrun.train.batch_statistics import WholeBatch, has_batch_norm
 from fusionrun.train.losses import LossSettings, loss_terms, term_names
 from fusionrun.train.norms import StepRecord
 from fusionrun.train.running_statistics import RunningStatistics
@@ -89,12 +87,22 @@ class Step:
         share = 1.0 if batch_rows is None else rows / batch_rows
         # A step that is left out must not leave its activations in the running statistics.
         before = self._running_statistics.copied() if self.updater.max_skipped else None
-        terms, experts, overall = self._backward(batch, share, known) if rows else self._nothing()
+        with self._statistics(rows, rows if batch_rows is None else batch_rows):
+            if rows:
+                terms, experts, overall = self._backward(batch, share, known)
+            else:
+                terms, experts, overall = self._nothing(batch, known)
         record = self.updater.after_backward(last_in_epoch)
-        self._running_statistics.average(self.updater.ranks, share)
         if before is not None and record is not None:
             self._running_statistics.put_back(before, self.updater.left_out)
         return StepLog(terms, experts, overall, record, rows)
+
+    def _statistics(self, rows: int, batch_rows: int) -> AbstractContextManager[object]:
+        """The context in which BatchNorm sees the whole batch."""
+        ranks = self.updater.ranks
+        if self._normalises_by_batch and (ranks.size > 1 or batch_rows == 1):
+            return WholeBatch(ranks, rows, max(rows, 1), batch_rows)
+        return nullcontext()
 
     def _backward(
         self, batch: Batch, share: float, known: Mapping[str, Tensor] | None
@@ -107,8 +115,17 @@ class Step:
         self.updater.scale(own).backward()  # type: ignore[no-untyped-call]
         return terms.log, outputs.expert_logits.argmax(-1), outputs.global_logits.argmax(-1)
 
-    def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a batch without rows leaves: no gradient, terms of 0, no choices."""
+    def _nothing(
+        self, batch: Batch, known: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What a batch without rows leaves: no gradient, terms of 0, no choices.
+
+        Where the others wait for it in a BatchNorm, a row of zeros goes all the way, for nothing.
+        """
+        if self._normalises_by_batch:
+            row = Batch([_one_row(x) for x in batch.inputs], _one_row(batch.labels))
+            rows = {name: _one_row(features) for name, features in (known or {}).items()}
+            self._backward(row, 0.0, rows)
         experts = len(self.network.names)
         terms = len(term_names(self.network.names, self.losses))
         none = torch.empty((experts, 0), dtype=torch.int64, device=self.device)
@@ -123,6 +140,14 @@ class Step:
     @cached_property
     def _running_statistics(self) -> RunningStatistics:
         return RunningStatistics(self.network)
+
+    @cached_property
+    def _normalises_by_batch(self) -> bool:
+        return has_batch_norm(self.network)
+
+
+def _one_row(empty: Tensor) -> Tensor:
+    return empty.new_zeros((1, *empty.shape[1:]))
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -34,7 +34,6 @@ from fusionrun.train.ranks import (
     join_ranks,
     rank_place,
 )
-from fusionrun.train.running_statistics import RunningStatistics
 from fusionrun.train.step import Step
 from fusionrun.train.tables import Table, epoch_order, spans
 from fusionrun.train.updates import OptimizerSettings, Updater
@@ -57,6 +56,7 @@ data:
   label: label
   split: {train: 0.6, val: 0.2, test: 0.2, stratify: true, seed: 0}
 experts:
+  wide: {model: wideresnet, view: pixel_averages, shape: [15, 16], depth: 10, width: 1}
   pixels: {model: cnn, view: pixel_averages, shape: [15, 16], channels: [4], features: 8}
   moments: {model: mlp, view: zernike, hidden: [8], features: 8}
 fusion: {type: simpleAddition, dropout: 0.0}
@@ -113,16 +113,6 @@ def collectives(_: Path) -> dict[str, Any]:
     ranks = join_ranks(CPU)
     numbers = torch.tensor([1.0, 10.0], dtype=torch.float64) * (ranks.rank + 1)
     ranks.sum_(numbers)
-    norm = nn.BatchNorm1d(2)
-    untouched = nn.BatchNorm1d(1)
-    assert norm.running_mean is not None
-    assert untouched.running_mean is not None
-    assert norm.num_batches_tracked is not None
-    norm.running_mean.fill_(ranks.rank + 1)
-    norm.num_batches_tracked.fill_(7 - ranks.rank)
-    untouched.running_mean.fill_(1 / 3)
-    statistics = RunningStatistics(nn.Sequential(norm, untouched))
-    statistics.average(ranks, 1 / 3 if ranks.rank else 2 / 3)
     left = {
         "identity": [ranks.rank, ranks.size, ranks.local_rank, ranks.is_first],
         "any": [
@@ -135,9 +125,6 @@ def collectives(_: Path) -> dict[str, Any]:
         "from_first_inf": ranks.from_first(float("inf") if ranks.is_first else 0.0),
         "from_each": ranks.from_each(["x" * ranks.rank, ranks.rank]),
         "sum": numbers,
-        "running_mean": norm.running_mean,
-        "num_batches_tracked": int(norm.num_batches_tracked),
-        "untouched": untouched.running_mean,
     }
     ranks.close()
     return left
@@ -193,18 +180,29 @@ def _begin(ranks: Ranks, recipe: Path, *settings: str) -> tuple[Step, Table, int
 
 
 def convolutions(folder: Path) -> dict[str, Any]:
-    """Two steps of a CNN; the second batch leaves rank 1 without a row."""
-    ranks = join_ranks(CPU)
-    recipe = folder / f"{ranks.rank}.yaml"
+    """Steps of networks with BatchNorm; the last batch leaves rank 1 without a row."""
+    return convolutions_of(join_ranks(CPU), folder)
+
+
+def convolutions_of(ranks: Ranks, folder: Path) -> dict[str, Any]:
+    """The same on the given ranks."""
+    recipe = folder / f"{ranks.rank} of {ranks.size}.yaml"
     recipe.write_text(CONVOLUTIONS)
     step, table, _ = _begin(ranks, recipe)
-    samples = []
-    for stop, size in ((5, 5), (6, 1)):
-        first, end = ranks.share(stop - size, stop)
-        samples.append(step(table.batch(torch.arange(first, end)), stop == 6, size).samples)
+    logs, sizes = [], []
+    for start, stop in ((0, 7), (7, 16), (16, 17)):
+        first, end = ranks.share(start, stop)
+        rows = torch.arange(first, end)
+        logs.append(step(table.batch(rows), stop == 17, stop - start))
+        sizes.append(stop - start)
+    losses = torch.stack([log.terms * log.samples for log in logs])
+    ranks.sum_(losses)
     ranks.close()
-    state = step.network.state_dict()
-    return {"samples": samples, "state": {name: t.clone() for name, t in state.items()}}
+    return {
+        "samples": [log.samples for log in logs],
+        "losses": losses / torch.tensor(sizes)[:, None],
+        "state": {name: t.clone() for name, t in step.network.state_dict().items()},
+    }
 
 
 def open_window(_: Path) -> Any:

@@ -256,10 +256,12 @@ def _require_sound(plan: Plan) -> None:
     numbers = list[Any]()
     for component in plan.components.values():
         whole += [component.input_dim, component.parameters, component.accumulation]
+        whole.append(component.frozen_epochs)
         numbers += [component.lr, *component.rates, component.clip or 0.0]
     whole += [size for shape in plan.data.views.values() for size in shape]
     words = [plan["name"], *plan.data.files.values(), *plan.data.views]
-    words += [word for component in plan.components.values() for word in component.weights or ()]
+    for weights in filter(None, (component.weights for component in plan.components.values())):
+        words += [*weights[:-1], *weights.left_out]
     for found, kind in ((whole, int), (numbers, int | float), (words, str)):
         for value in found:
             if not isinstance(value, kind) or isinstance(value, bool):

@@ -48,7 +48,9 @@ class Collection(ImageExpert):
         except UnknownModelError as error:
             raise UnavailableError("model", repr(self.model), str(error), error.fix) from error
         except UnfitModelError as error:
-            raise UnfitViewError(f"an image that the model can read; {error}", "args") from error
+            expected = f"an image and arguments that the model can take; {error}"
+            key = "args" if "argument" in str(error) else "shape"
+            raise UnfitViewError(expected, key) from error
 
     @property
     def _origin(self) -> tuple[str, str]:

@@ -118,7 +118,9 @@ class Calls:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize("function", [os.system, eval, subprocess.check_call], ids=str)
+@pytest.mark.parametrize(
+    "function", [os.system, eval, subprocess.check_call], ids=["system", "eval", "check_call"]
+)
 def test_a_pickle_that_would_run_code_is_refused_and_does_nothing(
     tmp_path: Path, function: Callable[..., Any], protocol: int
 ) -> None:

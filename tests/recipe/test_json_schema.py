@@ -186,7 +186,9 @@ def test_every_shipped_recipe_names_the_schema_beside_it(recipe: Path) -> None:
     assert first == f"# yaml-language-server: $schema=./{SHIPPED.name}"
 
 
-@pytest.mark.parametrize("kinds", [DATA, EXPERTS, FUSIONS, SCHEDULERS], ids=str)
+@pytest.mark.parametrize(
+    "kinds", [DATA, EXPERTS, FUSIONS, SCHEDULERS], ids=["data", "experts", "fusions", "schedulers"]
+)
 def test_a_kind_stands_in_the_table_under_the_tag_that_its_class_declares(
     kinds: Kinds[Any],
 ) -> None:

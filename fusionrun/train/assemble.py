@@ -20,8 +20,9 @@ from fusionrun.store.components import load_file
 from fusionrun.train.buffers import clip_groups
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.losses import LossSettings
+from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.ranks import SINGLE, Ranks
-from fusionrun.train.updates import OptimizerSettings, Updater
+from fusionrun.train.updates import Updater
 
 if TYPE_CHECKING:
     from fusionrun.models.experts import Expert

@@ -16,63 +16,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
-from torch.optim.sgd import sgd
 
 from fusionrun.errors import TrainingError
 from fusionrun.train.buffers import ClipGroup, ComponentBuffer, common_type, lay_out
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.norms import NormSummary, StepRecord, summary
+from fusionrun.train.optimizer import Call, Counter, OptimizerSettings, optimize
 from fusionrun.train.ranks import SINGLE, Ranks
 
-__all__ = [
-    "OptimizerSettings",
-    "Updater",
-]
+__all__ = ["Updater"]
 
 _FUSED_DEVICES: Final = ("cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Which optimizer, and all of its numbers but rate and weight decay.
-
-    Attributes:
-        type: as in `torch.optim`. Weight decay is decoupled for AdamW, part of the gradient else.
-        momentum: of SGD.
-        nesterov: of SGD; wants a momentum above 0.
-        betas: of Adam and AdamW.
-        eps: of Adam and AdamW.
-        fused: one kernel for the whole update; None: where the device has it.
-    """
-
-    type: Literal["SGD", "AdamW", "Adam"]
-    momentum: float = 0.0
-    nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    fused: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.nesterov and self.momentum <= 0:
-            raise ValueError(f"nesterov: expected a momentum above 0, got {self.momentum}")
-
-    @property
-    def counts_steps(self) -> bool:
-        """Whether an update depends on how many there were before."""
-        return self.type != "SGD"
-
-    @property
-    def moments(self) -> tuple[str, ...]:
-        """Names of what the optimizer remembers of each number, as in torch's own state."""
-        if self.type != "SGD":
-            return ("exp_avg", "exp_avg_sq")
-        return ("momentum_buffer",) if self.momentum else ()
 
 
 class _Due(NamedTuple):
@@ -82,25 +40,6 @@ class _Due(NamedTuple):
     grads: list[Tensor]
     whole: Tensor
     limits: Tensor | None
-
-
-class _Counter(NamedTuple):
-    """What the number of a component's steps depends on."""
-
-    waits: bool
-    frozen_epochs: int
-
-
-class _Call(NamedTuple):
-    """One call of the optimizer: slices that share rate, weight decay and number of steps."""
-
-    counter: _Counter
-    lr: float
-    weight_decay: float
-    flats: list[Tensor]
-    grads: list[Tensor]
-    moments: list[list[Tensor]]
-    steps: list[Tensor]
 
 
 class Updater:
@@ -160,7 +99,7 @@ class Updater:
         self._max_skipped = max_skipped
         self._frozen_epochs = {name: (frozen_epochs or {}).get(name, 0) for name in components}
         self._pending = 0
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self.buffers = lay_out(components, ordered)
         self._allocate()
         self.groups = tuple(group for group in ordered if self._slice(group, self.grad).numel())
@@ -183,7 +122,7 @@ class Updater:
             raise ValueError("a loss scale needs a fused optimizer: only that can skip on overflow")
         counter_device = device if self._fused else torch.device("cpu")
         self._steps = {
-            _Counter(waits, frozen): torch.zeros((), device=counter_device)
+            Counter(waits, frozen): torch.zeros((), device=counter_device)
             for waits in (False, True)
             for frozen in self._frozen_epochs.values()
         }
@@ -196,8 +135,8 @@ class Updater:
         """Whether some batches pass without a step of the group."""
         return group.accumulates and self._accumulation > 1
 
-    def _counter(self, group: ClipGroup, name: str) -> _Counter:
-        return _Counter(self._waits(group), self._frozen_epochs[name])
+    def _counter(self, group: ClipGroup, name: str) -> Counter:
+        return Counter(self._waits(group), self._frozen_epochs[name])
 
     def _slice(self, group: ClipGroup, memory: Tensor) -> Tensor:
         """A clip group's part of `flat`, `grad` or a moment; its components lie side by side."""
@@ -249,7 +188,7 @@ class Updater:
             ValueError: a component is missing or unknown.
         """
         _same_names("rates", rates, self.buffers)
-        spans: dict[tuple[_Counter, float, float], list[tuple[int, int]]] = {}
+        spans: dict[tuple[Counter, float, float], list[tuple[int, int]]] = {}
         for group in self.groups:
             for name in group.components:
                 if (rate := rates[name]) is not None:
@@ -264,14 +203,14 @@ class Updater:
             self._steps[call.counter].copy_(call.steps[0])
 
     def _call(
-        self, counter: _Counter, lr: float, weight_decay: float, cuts: list[tuple[int, int]]
-    ) -> _Call:
+        self, counter: Counter, lr: float, weight_decay: float, cuts: list[tuple[int, int]]
+    ) -> Call:
         def cut(memory: Tensor) -> list[Tensor]:
             return [memory[start:end] for start, end in cuts]
 
         moments = [cut(memory) for memory in self.moments.values()]
         steps = [self._steps[counter].clone() for _ in cuts]
-        return _Call(counter, lr, weight_decay, cut(self.flat), cut(self.grad), moments, steps)
+        return Call(counter, lr, weight_decay, cut(self.flat), cut(self.grad), moments, steps)
 
     def after_backward(self, last_in_epoch: bool = False) -> StepRecord | None:
         """Takes in the batch whose gradients `backward` has just added, and steps what is due.
@@ -308,7 +247,7 @@ class Updater:
         if self._fused or not self.left_out.item():
             for call in self._calls:
                 if closes or not call.counter.waits:
-                    self._optimize(call, self.left_out if self._fused else None)
+                    optimize(self._settings, call, self.left_out if self._fused else None)
         due.whole.zero_()
         if self._loss_scale is not None:
             # The scale must not change while a window is open: its gradients are added up.
@@ -356,33 +295,6 @@ class Updater:
             shares = [1.0 / self._pending if g.accumulates else 1.0 for g in due.groups]
             self._shares[self._pending] = self.grad.new_tensor(shares)
         return self._shares[self._pending]
-
-    def _optimize(self, call: _Call, left_out: Tensor | None) -> None:
-        """One optimizer call, through the functions that `torch.optim` itself ends in.
-
-        An `Optimizer` object costs 26 µs of Python a parameter group on a CPU (measured, torch
-        2.13), several times the update of a small component.
-        """
-        settings = self._settings
-        common: dict[str, Any] = {
-            "foreach": not self._fused,
-            "fused": self._fused,
-            "found_inf": left_out,
-            "lr": call.lr,
-            "weight_decay": call.weight_decay,
-            "maximize": False,
-        }
-        if settings.type == "SGD":
-            # A buffer of zeros is what an absent one amounts to: dampening is 0.
-            buffers: list[Any] = call.moments[0] if call.moments else [None] * len(call.flats)
-            common |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
-            sgd(call.flats, call.grads, buffers, dampening=0.0, **common)
-            return
-        exp_avgs, exp_avg_sqs = call.moments
-        beta1, beta2 = settings.betas
-        common |= {"amsgrad": False, "decoupled_weight_decay": settings.type == "AdamW"}
-        common |= {"beta1": beta1, "beta2": beta2, "eps": settings.eps}
-        adam(call.flats, call.grads, exp_avgs, exp_avg_sqs, [], call.steps, **common)
 
     def check(self) -> None:
         """Raises TrainingError where a module's parameter has left the updater's memory."""

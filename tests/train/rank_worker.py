@@ -26,6 +26,7 @@ from fusionrun.slurm.rendezvous import meeting_port
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
 from fusionrun.train.buffers import ClipGroup
+from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.rank_errors import record_error
 from fusionrun.train.ranks import (
     SINGLE,
@@ -36,7 +37,7 @@ from fusionrun.train.ranks import (
 )
 from fusionrun.train.step import Step
 from fusionrun.train.tables import Table, epoch_order, spans
-from fusionrun.train.updates import OptimizerSettings, Updater
+from fusionrun.train.updates import Updater
 
 CPU = torch.device("cpu")
 RECIPE = Path(__file__).parents[2] / "recipes" / "handwritten-digits.yaml"

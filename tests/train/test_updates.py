@@ -16,7 +16,8 @@ from fusionrun.errors import TrainingError
 from fusionrun.train.buffers import ALIGNMENT_BYTES, clip_groups
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.norms import StepRecord
-from fusionrun.train.updates import OptimizerSettings, Updater
+from fusionrun.train.optimizer import OptimizerSettings
+from fusionrun.train.updates import Updater
 
 Components = dict[str, nn.Module]
 

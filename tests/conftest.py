@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# What screens look like must not depend on who runs the tests, nor from where.
+os.environ["COLUMNS"] = "118"
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from fusionrun.store import atomic
 from fusionrun.store.layout import MANIFEST
+from fusionrun.store.manifest import digest_of
 
 __all__ = [
     "Checkpoint",
@@ -75,7 +76,7 @@ class Checkpoint:
         try:
             raw = json.loads(_read(self.path / MANIFEST))
             content = {key: value for key, value in raw.items() if key != "sha256"}
-            sound = raw["sha256"] == _digest(content)
+            sound = raw["sha256"] == digest_of(content)
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise Damaged(f"{MANIFEST} is not what was written: {error!r}") from error
         if not sound:
@@ -123,7 +124,7 @@ def save_checkpoint(folder: Path, step: int, files: Iterable[tuple[str, bytes]])
     def fill(aside: Path) -> None:
         records = {name: _write(aside / name, content) for name, content in files}
         manifest = {"format": FORMAT, "step": step, "files": records}
-        atomic.write_json(aside / MANIFEST, {**manifest, "sha256": _digest(manifest)})
+        atomic.write_json(aside / MANIFEST, {**manifest, "sha256": digest_of(manifest)})
 
     atomic.replace_directory(checkpoint.path, fill)
     return checkpoint
@@ -163,8 +164,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Damaged(f"{path.name}: {error.strerror or error}") from error
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

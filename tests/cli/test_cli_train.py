@@ -244,19 +244,10 @@ def test_what_training_cannot_do_yet_is_refused_with_its_place(name: str, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("setting", "key"),
-    [
-        ("experts.fourier.freeze=true", "experts.fourier.freeze"),
-        ("training.engine=compiled", "training.engine"),
-    ],
-)
-def test_a_setting_that_training_cannot_do_yet_is_refused(
-    setting: str, key: str, recipe: Path, tmp_path: Path
-) -> None:
-    result = train(recipe, tmp_path / "runs", "--set", setting)
+def test_a_setting_that_training_cannot_do_yet_is_refused(recipe: Path, tmp_path: Path) -> None:
+    result = train(recipe, tmp_path / "runs", "--set", "training.engine=compiled")
     assert result.exit_code == 2
-    assert re.search(rf"^  {re.escape(key)} .*--set", result.stderr, re.M), result.stderr
+    assert re.search(r"^  training\.engine .*--set", result.stderr, re.M), result.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -110,7 +110,7 @@ def test_huge_weights_that_do_not_fit_are_refused_by_their_shape(tmp_path: Path)
     size = 1 << 42
     path = safetensors(tmp_path / "x", tensor([size // 4], size), size)
     call = (
-        "__import__('fusionrun.store.export').store.export.check_fit("
+        "__import__('fusionrun.store.fit').store.fit.check_fit("
         "read_header(path), {'x': ('F32', (3,))}, 'x')"
     )
     assert "needed is F32 [3]" in refused(path, call)

@@ -201,6 +201,6 @@ def test_a_checkpoint_cannot_point_out_of_its_folder(tmp_path: Path, name: str) 
     content = json.loads(path.read_bytes())
     content["files"] = {name: content["files"]["state"]}
     del content["sha256"]
-    path.write_text(json.dumps({**content, "sha256": checkpoints.digest_of(content)}))
+    path.write_text(json.dumps({**content, "sha256": digest_of(content)}))
     with pytest.raises(checkpoints.Damaged, match=r"which is no file of|not a regular file"):
         saved.read()

@@ -25,6 +25,9 @@ FORBIDDEN_MODULES = {
     *("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"),
     *("jsonpickle", "runpy", "code"),
 }
+# CIFAR's python version is one: its unpickler resolves no name but to a stand-in that does nothing
+# (tests/data/test_cifar.py).
+RESTRICTED = {("pickle", "data/plain_pickle.py")}
 FORBIDDEN_CALLS = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput"),
     *("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "yaml.unsafe_load_all"),
@@ -32,14 +35,14 @@ FORBIDDEN_CALLS = {
 }
 # A call that is allowed with this argument alone, and the only files that may make it.
 GUARDED = {
-    "np.load": ("allow_pickle", False, {"data/load.py"}),
+    "np.load": ("allow_pickle", False, {"data/table_values.py"}),
     "numpy.load": ("allow_pickle", False, set[str]()),
     "torch.load": ("weights_only", True, {"store/convert.py"}),
 }
 # Names become code here and nowhere else; each takes them from this package or an entry point.
 IMPORTERS = {
     "import_module": {"cli/main.py", "schema/base.py"},
-    "resolve_name": {"data/header.py", "models/build.py"},
+    "resolve_name": {"data/reading.py", "data/tables.py", "models/build.py"},
 }
 
 
@@ -48,7 +51,8 @@ def breaches(source: str, file: str) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             named = [alias.name for alias in node.names]
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else named
-            yield from (m for m in modules if m.partition(".")[0] in FORBIDDEN_MODULES)
+            forbidden = (m for m in modules if m.partition(".")[0] in FORBIDDEN_MODULES)
+            yield from (m for m in forbidden if (m, file) not in RESTRICTED)
             if {"load", "loads"} & set(named) and modules != ["safetensors.torch"]:
                 yield f"load of {modules}"
         elif isinstance(node, ast.Call):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -173,8 +174,12 @@ def test_stop_leaves_no_process_and_no_file() -> None:
 
 
 @needs_slurm
-def test_stop_is_harmless_when_repeated_and_a_stopped_cluster_starts_again(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, nodes=1)
+def test_stop_is_harmless_when_repeated_and_a_stopped_cluster_starts_again() -> None:
+    with TemporaryDirectory() as root:  # (pytest's own may be too long for a socket)
+        _start_and_stop(Cluster(Path(root), nodes=1))
+
+
+def _start_and_stop(cluster: Cluster) -> None:
     for _ in range(2):
         cluster.start()
         cluster.stop()

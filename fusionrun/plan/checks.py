@@ -8,6 +8,7 @@ from fusionrun.data.header import DataSummary, read_summary
 from fusionrun.data.report import Fault, FaultyDataError
 from fusionrun.errors import DataError, Problem, RecipeError
 from fusionrun.nearest import nearest
+from fusionrun.plan.augmentation import check_augmentation
 from fusionrun.plan.ledger import Ledger
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.problems import shown
@@ -61,12 +62,13 @@ def _as_written(source: Source, path: Path) -> Path:
 
 
 def check_experts(source: Source, summary: DataSummary) -> None:
-    """Experts against the data: their views exist, their shapes fit, they can be had here."""
+    """Experts, and augmentation, against the data: views exist, shapes fit, models can be had."""
     problems = [
         problem
         for name in source.recipe.experts
         if (problem := _expert_problem(source, name, summary))
     ]
+    problems += check_augmentation(source, summary)
     if problems:
         raise RecipeError(problems)
 

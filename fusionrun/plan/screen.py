@@ -12,6 +12,7 @@ from typing import Any
 
 from fusionrun.errors import UserError
 from fusionrun.nearest import nearest
+from fusionrun.plan.augmentation import in_words
 from fusionrun.plan.plan import ComponentPlan, Plan, Value, Weights
 from fusionrun.plan.sparkline import sparkline
 from fusionrun.schema.fusions import FUSIONS
@@ -148,6 +149,8 @@ def _facts(plan: Plan) -> Iterator[Row]:
         yield ("shares", _shares(plan))
     yield ("fusion", _fusion(plan))
     yield ("losses", _losses(plan))
+    if augmentation := in_words(plan):
+        yield ("augmentation", augmentation)
     yield ("updates", _updates(plan))
     yield ("steps", _steps(plan))
     memory = plan.memory

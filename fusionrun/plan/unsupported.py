@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from fusionrun.errors import NotYetError
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.recipe import Recipe
-from fusionrun.schema.training import Augmentation
 
 
 def refuse_unsupported(plan: Plan) -> None:
@@ -24,9 +23,8 @@ def refuse_unsupported(plan: Plan) -> None:
 
 
 def _unsupported(recipe: Recipe) -> Iterator[str]:
-    for name in Augmentation.model_fields:
-        if getattr(recipe.augmentation, name):
-            yield f"augmentation.{name}"
+    if recipe.augmentation.randaugment:
+        yield "augmentation.randaugment"
     if not recipe.stages:  # (what they are for: the pretraining of each expert)
         if recipe.data.expert_shares != "shared":
             yield "data.expert_shares"

@@ -167,3 +167,8 @@ class Augmentation(Section):
     """Chance that a view is missing in a sample."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target spread over all classes."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything happens to a batch."""
+        return any(getattr(self, name) for name in type(self).model_fields)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fusionrun.errors import TrainingError
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import EarlyStopping, Selection
+from fusionrun.train.augment import Augmenter, BatchPart, batches_of
 from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.frozen import FrozenExperts
@@ -123,6 +124,7 @@ class Epochs:
         display: takes news for the user.
         between_steps: called before every batch, when the run is whole; may raise to end it.
         save: called with the best weights so far whenever they change; may choose not to write.
+        augment: changes training batches; None: they are as in the table.
     """
 
     def __init__(
@@ -136,12 +138,14 @@ class Epochs:
         display: Display,
         between_steps: Callable[[Epochs], None],
         save: Callable[[Best], None],
+        augment: Augmenter | None = None,
     ) -> None:
         self._plan, self._settings = plan, plan.settings.training
         self._step, self._train, self._val = step, train, val
         self._ranks, self._recorder, self._display = ranks, recorder, display
         self._frozen = FrozenExperts(plan, step, train, ranks)
         self._between_steps, self._save = between_steps, save
+        self._augment = augment
         self._experts = tuple(plan.settings.experts)
         self._spans = spans(len(train), self._settings.batch_size)
         self._began = time.perf_counter()
@@ -266,13 +270,13 @@ class Epochs:
     def _steps_of(self, order: Tensor) -> None:
         """The batches of an epoch that are left."""
         spans = self._spans[self.where.batch :]
-        shares = [self._ranks.share(start, stop) for start, stop in spans]
-        batches = self._train.batches(order[first:end] for first, end in shares)
-        for (start, stop), (first, end) in zip(spans, shares, strict=True):
+        parts = [BatchPart(self.steps + n, *s, *self._ranks.share(*s)) for n, s in enumerate(spans)]
+        batches = batches_of(self._train, order, parts, self._augment)
+        for part in parts:
             self._between_steps(self)
             batch = next(batches)
-            known = self._frozen.known(order[first:end])
-            log = self._step(batch, stop == len(order), stop - start, known)
+            known = self._frozen.known(order[part.first : part.end])
+            log = self._step(batch, part.stop == len(order), part.stop - part.start, known)
             self.log.add(log, batch.labels)
             self.where.batch += 1
             self.where.steps += 1

@@ -36,6 +36,7 @@ from fusionrun.train.assemble import (
     make_updater,
     pin_numerics,
 )
+from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
@@ -220,6 +221,7 @@ class Attempt:
         """All epochs that are left."""
         total, done = plan.settings.training.epochs, loaded.epoch if loaded else 0
         with progress(total, done, shows=self._ranks.is_first) as display:
+            experts = step.network.experts_by_name
             self._epochs = Epochs(
                 plan=plan,
                 step=step,
@@ -230,6 +232,7 @@ class Attempt:
                 display=display,
                 between_steps=Boundary(step, self._ranks, stop, self._recorder, self._checkpoints),
                 save=self._save_best_sometimes,
+                augment=augmenter_of(plan, tables["train"], experts),
             )
             if loaded:
                 loaded.restore(step, self._epochs, self._ranks)

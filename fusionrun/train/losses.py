@@ -95,7 +95,11 @@ def term_weights(experts: Sequence[str], settings: LossSettings) -> tuple[float,
 
 
 def loss_terms(
-    expert_logits: Tensor, global_logits: Tensor, targets: Tensor, settings: LossSettings
+    expert_logits: Tensor,
+    global_logits: Tensor,
+    targets: Tensor,
+    settings: LossSettings,
+    weights: Tensor | None = None,
 ) -> LossTerms:
     """The loss of one batch, in float32 at least, whatever autocast says.
 
@@ -105,6 +109,8 @@ def loss_terms(
         targets: (B,) class indices (int64), or (B, C) probabilities (mixed or smoothed labels),
             which then every cross-entropy uses.
         settings: weights, temperature and teacher.
+        weights: (E, B), what each sample counts in an expert's own terms: 0 where its view is
+            missing; such an expert teaches nobody either. None: no view is missing.
 
     Raises:
         ValueError: distillation is asked for with fewer than two experts.
@@ -113,9 +119,9 @@ def loss_terms(
     num_experts = experts.shape[0]
     # With λ = 0 the experts' terms are for the log alone: cut, so that backward never visits them.
     judged = experts if settings.lambda_loss else experts.detach()
-    terms = _cross_entropies(torch.cat([overall.unsqueeze(0), judged]), targets)
+    terms = _cross_entropies(torch.cat([overall.unsqueeze(0), judged]), targets, weights)
     if settings.distillation_weight:
-        terms = torch.cat([terms, _distillation(experts, overall, settings)])
+        terms = torch.cat([terms, _distillation(experts, overall, settings, weights)])
     total = torch.dot(terms, _weights(terms, num_experts, settings))
     first_kd = 1 + num_experts
     distillation = terms[first_kd:] if settings.distillation_weight else None
@@ -134,7 +140,7 @@ def _weights(terms: Tensor, num_experts: int, settings: LossSettings) -> Tensor:
     return weights
 
 
-def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropies(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     """Cross-entropy of each row of (1 + E, B, C) logits, the mean over the batch: (1 + E,)."""
     rows, batch, _ = logits.shape
     log_probs = logits.log_softmax(-1)
@@ -142,10 +148,15 @@ def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
         log_likelihood = log_probs.gather(-1, targets.expand(rows, batch).unsqueeze(-1))
     else:
         log_likelihood = log_probs * targets
+    if weights is not None:
+        every_sample = torch.ones_like(weights[:1])
+        log_likelihood = log_likelihood * torch.cat([every_sample, weights]).unsqueeze(-1)
     return log_likelihood.sum((1, 2)) * (-1.0 / batch)
 
 
-def _distillation(experts: Tensor, overall: Tensor, settings: LossSettings) -> Tensor:
+def _distillation(
+    experts: Tensor, overall: Tensor, settings: LossSettings, weights: Tensor | None
+) -> Tensor:
     """KD_i of every expert, (E,). The teacher's side carries no gradient."""
     num_experts, batch, _ = experts.shape
     if num_experts < 2:
@@ -156,37 +167,59 @@ def _distillation(experts: Tensor, overall: Tensor, settings: LossSettings) -> T
     temperature = settings.temperature
     log_student = (experts / temperature).log_softmax(-1)
     with torch.no_grad():
-        teacher, entropy = _teacher(experts, overall, log_student, settings)
+        present = None if weights is None else (weights > 0).unsqueeze(-1)
+        teacher, entropy = _teacher(experts, overall, log_student, settings, present)
     # -KL(q ‖ p) = H(q) + Σ q log p, class by class.
     negative = torch.addcmul(entropy, teacher, log_student)
+    if weights is not None:
+        negative = negative * weights.unsqueeze(-1)
     return negative.sum((1, 2)) * (-(temperature**2) / batch)
 
 
 def _teacher(
-    experts: Tensor, overall: Tensor, log_student: Tensor, settings: LossSettings
+    experts: Tensor,
+    overall: Tensor,
+    log_student: Tensor,
+    settings: LossSettings,
+    present: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The softened probabilities to learn from, and each one's share -q log q of the entropy.
+
+    Whose view is missing in a sample (`present`, (E, B, 1), is False) teaches nobody there. Where
+    no other is left, `peers` and `mutual` give zeros, which teach nothing.
 
     Returns:
         Two tensors of (E, B, C); or, where all experts have one teacher, of (B, C).
     """
     match settings.teacher:
         case "peers":
-            teacher = _mean_of_others(log_student.exp())
+            teacher = _mean_of_others(log_student.exp(), present)
         case "mutual":
             # The mean of KL(p_j ‖ p_i) over j differs from KL(mean of p_j ‖ p_i) only in the
             # entropy, where the student has no say: hence the same gradient as `peers`.
             probs = log_student.exp()
-            return _mean_of_others(probs), _mean_of_others(torch.special.entr(probs))
+            entropies = torch.special.entr(probs)
+            return _mean_of_others(probs, present), _mean_of_others(entropies, present)
         case "ensemble":
-            teacher = (experts.mean(0) / settings.temperature).softmax(-1)
+            teacher = (_mean(experts, present) / settings.temperature).softmax(-1)
         case "global":
             teacher = (overall / settings.temperature).softmax(-1)
     return teacher, torch.special.entr(teacher)
 
 
-def _mean_of_others(values: Tensor) -> Tensor:
+def _mean(values: Tensor, present: Tensor | None) -> Tensor:
+    """The mean over the experts that are present: (E, B, C) to (B, C)."""
+    if present is None:
+        return values.mean(0)
+    return (values * present).sum(0) / present.sum(0).clamp(min=1)
+
+
+def _mean_of_others(values: Tensor, present: Tensor | None) -> Tensor:
     """For each expert the mean over all the others: (E, B, C) to the same, E at least 2."""
+    if present is not None:
+        values = values * present
+        others = (present.sum(0) - present.long()).clamp(min=1)
+        return (values.sum(0) - values).clamp_min_(0).div_(others)
     # Not a product with a matrix of ones and zeros: TF32 would round it. What the difference
     # loses to cancellation may fall below zero, where neither quantity can be.
     return (values.sum(0) - values).clamp_min_(0).div_(values.shape[0] - 1)

@@ -75,7 +75,7 @@ class Step:
         """Take one batch. All ranks do so together, also those that have none of its rows.
 
         Args:
-            batch: scaled inputs and labels: this rank's rows.
+            batch: scaled inputs and labels, augmented: this rank's rows.
             last_in_epoch: closes the experts' accumulation window.
             batch_rows: rows of the whole batch; None: there are no others.
             known: (B, F), features that these experts are known to give for the batch.
@@ -109,8 +109,9 @@ class Step:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Adds the gradients of this rank's `share` of the batch's mean loss."""
         with autocast(self.precision, self.device):
-            outputs = self.network(batch.inputs, known=known)
-        terms = loss_terms(outputs.expert_logits, outputs.global_logits, batch.labels, self.losses)
+            outputs = self.network(batch.inputs, batch.present, known)
+        logits = (outputs.expert_logits, outputs.global_logits)
+        terms = loss_terms(*logits, batch.goal, self.losses, batch.weights)
         own = terms.total if share == 1 else terms.total * share
         self.updater.scale(own).backward()  # type: ignore[no-untyped-call]
         return terms.log, outputs.expert_logits.argmax(-1), outputs.global_logits.argmax(-1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from fusionrun.data.load import Rows
 from fusionrun.models.experts import Expert
 from fusionrun.models.scaler import Scaler
+from fusionrun.train.draws import mixed
 from fusionrun.train.images import Encoded, Held, images_of
 
 # Numbers of one view that an evaluation takes at a time: 445 images of 3 × 224 × 224.
@@ -48,10 +49,26 @@ class Picture:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step reads: each expert's scaled input (B, *shape), and labels (B,)."""
+    """What one step reads. All but inputs and labels comes of augmentation alone.
+
+    Attributes:
+        inputs: each expert's scaled input (B, *shape).
+        labels: (B,); of a mixed sample the one with the larger share.
+        targets: (B, C) probabilities, where labels are mixed or smoothed.
+        present: (B, E), bool: which views a sample has; None: all of them.
+        weights: (E, B), what a sample counts in the mean over those that have an expert's view.
+    """
 
     inputs: list[Tensor]
     labels: Tensor
+    targets: Tensor | None = None
+    present: Tensor | None = None
+    weights: Tensor | None = None
+
+    @property
+    def goal(self) -> Tensor:
+        """What the loss compares with: targets, or labels where there are none."""
+        return self.labels if self.targets is None else self.targets
 
 
 class Table:
@@ -161,14 +178,8 @@ def epoch_order(rows: int, seed: int, epoch: int, device: torch.device) -> Tenso
     Returns:
         (N,) int64.
     """
-    generator = torch.Generator().manual_seed(_mixed(seed, epoch))
+    generator = torch.Generator().manual_seed(mixed(seed, epoch))
     return torch.randperm(rows, generator=generator).to(device)
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    """One 63-bit number of two, so that (0, 1) and (1, 0) have nothing in common."""
-    words = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint32)
-    return int(words[0]) << 31 | int(words[1]) >> 1
 
 
 def spans(rows: int, batch_size: int) -> Sequence[tuple[int, int]]:

@@ -228,7 +228,6 @@ def test_other_data_under_the_same_recipe_is_trained_again(recipe: Path, tmp_pat
 LATER = {
     "sweep": ("sweep: {seeds: [0, 1]}\n", "sweep"),
     "stages": ("stages: [{stage: joint, epochs: 2}]\n", "stages"),
-    "augmentation": ("augmentation: {noise: 0.1}\n", "augmentation.noise"),
     "tracking": ("tracking: {tensorboard: true}\n", "tracking.tensorboard"),
 }
 

@@ -27,6 +27,7 @@ experts:
   zernike: {model: mlp, view: zernike, hidden: [], features: 16}
 fusion: {type: concatenation, dropout: 0.2}
 knowledge_transfer: {expert_gradient_accumulation: 3, knowledge_distillation_weight: 0.1}
+augmentation: {mixup: {alpha: 0.2}, label_smoothing: 0.1}
 training:
   epochs: 4
   batch_size: 32

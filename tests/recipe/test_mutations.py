@@ -37,6 +37,7 @@ REQUIRED = (
     r"schedulers\.[^.]+\.warmup\.epochs",
     r"learning_rates\.rules\[\d+\]\.(when|scale)",
     r"training\.early_stopping\.patience",
+    r"augmentation\.(mixup|cutmix)\.alpha",
 )
 # Required by some data sources only.
 REQUIRED_BY_SOURCE = {"idx": r"data\.path"}

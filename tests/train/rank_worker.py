@@ -20,11 +20,13 @@ from torch import nn
 
 from fusionrun.data.load import load_data
 from fusionrun.errors import FusionrunError
+from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.slurm.rendezvous import meeting_port
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
+from fusionrun.train.augment import BatchPart, augmenter_of, batches_of
 from fusionrun.train.buffers import ClipGroup
 from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.rank_errors import record_error
@@ -46,6 +48,12 @@ SETTINGS = [
     "knowledge_transfer.expert_gradient_accumulation=2",
     "knowledge_transfer.knowledge_distillation_weight=0.1",
     "fusion.dropout=0.0",
+]
+AUGMENTED = [
+    "augmentation.mixup={alpha: 0.5}",
+    "augmentation.noise=0.1",
+    "augmentation.modality_dropout=0.3",
+    "augmentation.label_smoothing=0.1",
 ]
 CONVOLUTIONS = """
 version: 1
@@ -146,15 +154,30 @@ def epoch_109(_: Path) -> dict[str, Any]:
     return _epoch(join_ranks(CPU), 109)
 
 
-def _epoch(ranks: Ranks, batch_size: int) -> dict[str, Any]:
+def augmented_alone(batch_size: int) -> dict[str, Any]:
+    """An epoch on one rank with whole batches, mixed and with views missing."""
+    return _epoch(SINGLE, batch_size, *AUGMENTED)
+
+
+def augmented_109(_: Path) -> dict[str, Any]:
+    """As `epoch_109`, mixed and with views missing."""
+    return _epoch(join_ranks(CPU), 109, *AUGMENTED)
+
+
+def _epoch(ranks: Ranks, batch_size: int, *settings: str) -> dict[str, Any]:
     """One epoch in float64 as `Epochs` goes about it; losses are summed over the ranks."""
-    step, table, seed = _begin(ranks, RECIPE, *SETTINGS)
-    order = epoch_order(len(table), seed, 0, CPU)
+    step, table, plan = _begin(ranks, RECIPE, *SETTINGS, *settings)
+    order = epoch_order(len(table), plan.seed, 0, CPU)
+    parts = [
+        BatchPart(n, *span, *ranks.share(*span))
+        for n, span in enumerate(spans(len(table), batch_size))
+    ]
+    augmenter = augmenter_of(plan, table, step.network.experts_by_name)
+    batches = batches_of(table, order, parts, augmenter)
     logs, sizes = [], []
-    for start, stop in spans(len(table), batch_size):
-        first, end = ranks.share(start, stop)
-        logs.append(step(table.batch(order[first:end]), stop == len(order), stop - start))
-        sizes.append(stop - start)
+    for part, batch in zip(parts, batches, strict=True):
+        sizes.append(part.stop - part.start)
+        logs.append(step(batch, part.stop == len(order), sizes[-1]))
     losses = torch.stack([log.terms * log.samples for log in logs])
     ranks.sum_(losses)
     ranks.close()
@@ -166,8 +189,8 @@ def _epoch(ranks: Ranks, batch_size: int) -> dict[str, Any]:
     }
 
 
-def _begin(ranks: Ranks, recipe: Path, *settings: str) -> tuple[Step, Table, int]:
-    """A recipe's step and training table in float64, and its seed."""
+def _begin(ranks: Ranks, recipe: Path, *settings: str) -> tuple[Step, Table, Plan]:
+    """A recipe's step and training table in float64, and its plan."""
     plan = make_plan(read_recipe(recipe, settings), recipe.parent)
     rows = load_data(plan.settings.data, plan.data)["train"]
     network = make_network(plan, rows)
@@ -177,7 +200,7 @@ def _begin(ranks: Ranks, recipe: Path, *settings: str) -> tuple[Step, Table, int
     network.double()
     updater = make_updater(plan, network.components(), CPU, ranks)
     updater.set_rates({name: c.rates[0] for name, c in plan.components.items()})
-    return Step(network, updater, loss_settings(plan), "float32", CPU), table, plan.seed
+    return Step(network, updater, loss_settings(plan), "float32", CPU), table, plan
 
 
 def convolutions(folder: Path) -> dict[str, Any]:

@@ -41,9 +41,9 @@ training: {{epochs: 3, batch_size: 16, device: cpu}}
 MNIST = "{source: idx, path: mnist}"
 
 
-def prepared(folder: Path, data: str = MNIST, name: str = "r") -> RunLayout:
+def prepared(folder: Path, data: str = MNIST, name: str = "r", more: str = "") -> RunLayout:
     path = folder / f"{name}.yaml"
-    path.write_text(RECIPE.format(data=data))
+    path.write_text(RECIPE.format(data=data) + more)
     source = read_recipe(path)
     plan = make_plan(source, folder / name)
     return prepare(plan, source.text, folder / name, new=True).layout
@@ -102,6 +102,32 @@ def test_a_stopped_run_on_images_goes_on_to_the_same_bits(
         assert job.run(layout) == "stopped"
     assert job.run(layout) == "completed"
     assert decided(layout) == decided(mnist)
+
+
+AUGMENTED = """\
+augmentation:
+  mixup: {alpha: 0.4, probability: 0.8}
+  cutmix: {alpha: 1}
+  random_erasing: {probability: 0.5}
+  flip: true
+  crop: 2
+  noise: 0.1
+  label_smoothing: 0.1
+"""
+
+
+def test_a_stopped_run_with_augmentation_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    runs = []
+    for script in (Script(), Script(stop=6)):
+        folder = tmp_path / str(script.stop)
+        write_mnist(folder / "mnist")
+        layout = prepared(folder, more=AUGMENTED)
+        with obeyed(script, layout):
+            job.run(layout)
+        runs.append(layout)
+    undisturbed, stopped = runs
+    assert job.run(stopped) == "completed"
+    assert decided(stopped) == decided(undisturbed)
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:

@@ -241,3 +241,42 @@ def test_a_temperature_of_zero_is_refused() -> None:
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 0 or more"):
         replace(PLAIN, lambda_loss=-1.0)
+
+
+# --- missing views ----------------------------------------------------------------------------
+
+PRESENT = torch.tensor([[1, 1, 0, 1], [1, 0, 1, 1], [0, 1, 0, 1]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_missing_view_neither_learns_nor_teaches(teacher: Teacher) -> None:
+    """Against plain loops over the samples that have an expert's view."""
+    experts, overall, labels = (x[..., :4, :] if x.ndim > 1 else x[:4] for x in drawn())
+    experts = experts[:3]
+    weights = PRESENT * (4 / PRESENT.sum(1, keepdim=True)).double()
+    terms = loss_terms(experts, overall, labels, replace(BOTH, teacher=teacher), weights)
+    assert terms.distillation is not None
+    for i in range(3):
+        rows = PRESENT[i].nonzero().flatten()
+        own = F.cross_entropy(experts[i, rows], labels[rows])
+        torch.testing.assert_close(terms.expert_ce[i], own)
+        taught = [distilled(experts[:, b], overall[b], i, PRESENT[:, b], teacher) for b in rows]
+        torch.testing.assert_close(terms.distillation[i], torch.stack(taught).mean())
+
+
+def distilled(
+    experts: Tensor, overall: Tensor, i: int, present: Tensor, teacher: Teacher
+) -> Tensor:
+    """KD of one expert on one sample: (E, C) and (C,) logits."""
+    there = present.nonzero().flatten().tolist()
+    others = [experts[j] for j in there if j != i]
+    if not others and teacher in ("peers", "mutual"):
+        return torch.zeros((), dtype=experts.dtype)
+    soft = [(logits / 3.0).softmax(-1) for logits in others]
+    teachers = {
+        "peers": lambda: [torch.stack(soft).mean(0)],
+        "mutual": lambda: soft,
+        "ensemble": lambda: [(experts[there].mean(0) / 3.0).softmax(-1)],
+        "global": lambda: [(overall / 3.0).softmax(-1)],
+    }[teacher]()
+    return torch.stack([kl(q[None], experts[i][None], 3.0) for q in teachers]).mean()

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,23 +142,41 @@ def test_a_sum_is_in_place_and_the_same_on_all(collected: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "batch_size", "samples"),
+    ("part", "whole", "batch_size", "samples"),
     [
-        pytest.param(rank_worker.epoch_128, 128, [[64] * 9 + [24]] * 2, id="last batch short"),
+        pytest.param(
+            rank_worker.epoch_128,
+            rank_worker.epoch_alone,
+            128,
+            [[64] * 9 + [24]] * 2,
+            id="last batch short",
+        ),
         pytest.param(
             rank_worker.epoch_109,
+            rank_worker.epoch_alone,
             109,
             [[55] * 11 + [1], [54] * 11 + [0]],
             id="last batch of one row",
         ),
+        pytest.param(
+            rank_worker.augmented_109,
+            rank_worker.augmented_alone,
+            109,
+            [[55] * 11 + [1], [54] * 11 + [0]],
+            id="augmented",
+        ),
     ],
 )
 def test_two_ranks_are_one_rank_with_the_whole_batch(
-    part: rank_worker.Part, batch_size: int, samples: list[list[int]], tmp_path: Path
+    part: rank_worker.Part,
+    whole: Callable[[int], Any],
+    batch_size: int,
+    samples: list[list[int]],
+    tmp_path: Path,
 ) -> None:
     codes, left = together(part, tmp_path)
     assert codes == [0, 0], left
-    alone = rank_worker.epoch_alone(batch_size)
+    alone = whole(batch_size)
     assert [own["samples"] for own in left] == samples
     for own in left:
         for name in ("losses", "norms", "weights"):

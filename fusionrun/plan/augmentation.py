@@ -1,0 +1,90 @@
+"""Augmentation against the data: what fits which views, and in words what is on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fusionrun.data.header import DataSummary
+from fusionrun.errors import Problem
+from fusionrun.plan.plan import Plan
+from fusionrun.recipe.keys import Path, dotted
+from fusionrun.recipe.read import Source
+
+_IMAGES_ONLY = ("flip", "crop", "random_erasing", "randaugment")
+_SECTION = "augmentation"
+Shape = tuple[int, ...]
+
+
+def check_augmentation(source: Source, summary: DataSummary) -> Iterator[Problem]:
+    """What augmentation asks of views that they cannot give."""
+    augmentation = source.recipe.augmentation
+    if not augmentation.is_on:
+        return
+    views = _read_views(source, summary)
+    images = {view: shape for view, shape in views.items() if len(shape) == 3}
+    for name in _IMAGES_ONLY:
+        if getattr(augmentation, name) and not images:
+            expected = f"a view of images for {name}, {_IMAGE}: here there are {_listed(views)}"
+            yield _problem(source, name, expected)
+    if augmentation.cutmix and len(set(_sizes(views))) != 1:
+        expected = (
+            "images of one size in all views for cutmix, since targets are mixed by area: "
+            f"here there are {_listed(views)}; mixup mixes views of any shape"
+        )
+        yield _problem(source, "cutmix", expected)
+    sides = [side for shape in images.values() for side in shape[1:]]
+    if sides and augmentation.crop >= min(sides):
+        expected = f"less than {min(sides)}, the least side of an image: nothing would be left"
+        yield _problem(source, "crop", expected, got=f"{augmentation.crop} pixels")
+    if augmentation.modality_dropout and len(views) == 1:
+        expected = "0, or experts that read several views: no sample may lose its only one"
+        yield _problem(source, "modality_dropout", expected, got=f"one view, {_listed(views)}")
+
+
+_IMAGE = "(channels, height, width) in the data"
+
+
+def _read_views(source: Source, summary: DataSummary) -> dict[str, Shape]:
+    """The views that experts read."""
+    read = dict.fromkeys(expert.view for expert in source.recipe.experts.values())
+    return {view: summary.views[view] for view in read if view in summary.views}
+
+
+def _sizes(views: Mapping[str, Shape]) -> Iterator[Shape]:
+    """Height and width of each view; its length where it is none of images."""
+    return (shape[1:] if len(shape) == 3 else shape for shape in views.values())
+
+
+def _listed(views: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{view} of {' × '.join(map(str, shape))}" for view, shape in views.items())
+
+
+def _problem(source: Source, name: str, expected: str, got: str = "") -> Problem:
+    path: Path = (_SECTION, name)
+    return Problem(
+        place=source.document.place(path, "key" if not got else "value"),
+        key=dotted(path),
+        got=got or name,
+        expected=expected,
+        fix="" if got else f"remove {name!r}",
+    )
+
+
+def in_words(plan: Plan) -> str:
+    """What happens to a training batch, in its order; empty where nothing does."""
+    on = plan.settings.augmentation
+    words = [
+        f"crop of {on.crop} pixels" if on.crop else "",
+        "flip" if on.flip else "",
+        f"noise {on.noise:g}" if on.noise else "",
+        f"random_erasing {on.random_erasing.probability:g}" if on.random_erasing else "",
+        f"mixup α {on.mixup.alpha:g}{_share(on.mixup.probability)}" if on.mixup else "",
+        f"cutmix α {on.cutmix.alpha:g}{_share(on.cutmix.probability)}" if on.cutmix else "",
+        f"label_smoothing {on.label_smoothing:g}" if on.label_smoothing else "",
+        f"modality_dropout {on.modality_dropout:g}" if on.modality_dropout else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def _share(probability: float) -> str:
+    return "" if probability == 1 else f" in {probability:.0%} of batches"

@@ -1,0 +1,86 @@
+"""Augmentation that the views cannot bear is refused with its line; the screen says what is on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from fusionrun.errors import RecipeError
+from fusionrun.plan.augmentation import in_words
+from fusionrun.plan.plan import Plan
+from fusionrun.plan.screen import screen
+from tests.plan.test_checks import MULTIPLICATIVE, alone, refused
+
+PlanOf = Callable[..., Plan]
+IMAGE = "experts:\n  one: {model: cnn, view: pixels, features: 8}\n"
+BESIDE_A_VECTOR = f"{IMAGE}  two: {{model: mlp, view: a, features: 8}}\n"
+
+
+def with_(augmentation: str) -> str:
+    return f"{MULTIPLICATIVE}\naugmentation: {{{augmentation}}}"
+
+
+def test_a_flip_of_vectors(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:16  augmentation.flip
+          8 | augmentation: {flip: true}
+            |                ^^^^
+          got       flip
+          expected  a view of images for flip, (channels, height, width) in the data: \
+here there are a of 4, b of 12
+          remove 'flip'
+    """
+    refused(golden, plan, with_("flip: true"))
+
+
+@pytest.mark.parametrize("key", ["crop: 1", "random_erasing: {}", "randaugment: {}"])
+def test_what_is_for_images_alone(key: str, plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match=rf"a view of images for {key.partition(':')[0]}"):
+        plan(with_(key))
+
+
+def test_cutmix_beside_a_vector(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match=r"images of one size in all views.*a of 4; mixup mixes"):
+        plan(with_("cutmix: {alpha: 1}"), experts=BESIDE_A_VECTOR)
+
+
+def test_a_crop_that_may_leave_nothing(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:7:22  augmentation.crop
+          7 | augmentation: {crop: 8}
+            |                      ^
+          got       8 pixels
+          expected  less than 8, the least side of an image: nothing would be left
+    """
+    refused(golden, plan, with_("crop: 8"), experts=IMAGE)
+
+
+def test_dropping_the_only_view(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match=r"one view, b of 12\n.*no sample may lose its only one"):
+        plan(with_("modality_dropout: 0.1"), experts=alone("{model: mlp, view: b}"))
+
+
+def test_all_that_is_wrong_is_told_at_once(plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match="augmentation") as caught:
+        plan(with_("flip: true, cutmix: {alpha: 1}"))
+    assert [p.key for p in caught.value.problems] == ["augmentation.flip", "augmentation.cutmix"]
+
+
+def test_flips_beside_a_vector_and_cutmix_of_images_are_fine(plan: PlanOf) -> None:
+    plan(with_("flip: true, crop: 2, modality_dropout: 0.2"), experts=BESIDE_A_VECTOR)
+    plan(with_("cutmix: {alpha: 1}"), experts=IMAGE)
+
+
+def test_the_screen_says_what_is_on(plan: PlanOf) -> None:
+    made = plan(
+        with_("mixup: {alpha: 0.2, probability: 0.5}, label_smoothing: 0.1, flip: true, noise: 1"),
+        experts=BESIDE_A_VECTOR,
+    )
+    expected = "flip, noise 1, mixup α 0.2 in 50% of batches, label_smoothing 0.1"
+    assert in_words(made) == expected
+    assert f"augmentation  {expected}\n" in screen(made, "id")
+
+
+def test_nothing_is_said_where_nothing_is_on(plan: PlanOf) -> None:
+    assert in_words(plan()) == ""

@@ -33,6 +33,7 @@ COMMANDS = {
     "help of plan": ("plan", "--help"),
     "help of train": ("train", "--help"),
     "help of convert": ("convert", "--help"),
+    "help of preview": ("preview", "--help"),
     "plan": ("plan", str(RECIPE)),
     "plan --full": ("plan", str(RECIPE), "--full"),
     "plan --json": ("plan", str(RECIPE), "--json"),
@@ -71,7 +72,7 @@ def test_a_plan_of_images_imports_nothing_heavy(tmp_path: Path) -> None:
     data = ("--set", "data={source: idx, path: mnist, expert_shares: iid}")
     views = [f"experts.{name}.view=image" for name in ("fourier", "pixels", "zernike")]
     settings = [part for view in (*views, "experts.pixels.shape=null") for part in ("--set", view)]
-    channels = ("--set", "experts.pixels.channels=[8]")
+    channels = ("--set", "experts.pixels.channels=[8]", "--set", "augmentation={}")
     (tmp_path / "mine.yaml").write_bytes(RECIPE.read_bytes())
     done = run(tmp_path, "plan", "mine.yaml", *data, *settings, *channels)
     assert done.returncode == 0, done.stderr

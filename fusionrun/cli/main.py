@@ -31,6 +31,7 @@ COMMANDS = {
     "resume": Command("fusionrun.cli.resume", "Go on with a run that has ended early."),
     "runs": Command("fusionrun.cli.runs", "List the runs there are, with their results."),
     "export": Command("fusionrun.cli.export", "Copy components of a run out of it, verified."),
+    "preview": Command("fusionrun.cli.preview", "Write the augmented first batch to a picture."),
     "convert": Command("fusionrun.cli.convert", "Make safetensors of a torch state dict."),
     "init": Command("fusionrun.cli.start", "Write a recipe to start from."),
     "doctor": Command("fusionrun.cli.doctor", "Say what this machine and its cluster offer."),

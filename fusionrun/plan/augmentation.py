@@ -72,19 +72,24 @@ def _problem(source: Source, name: str, expected: str, got: str = "") -> Problem
 
 def in_words(plan: Plan) -> str:
     """What happens to a training batch, in its order; empty where nothing does."""
-    on = plan.settings.augmentation
+    keys = [key for key in plan.values if key.startswith("augmentation.") and plan[key]]
+    on = {key.partition(".")[2]: plan[key] for key in keys}
     words = [
-        f"crop of {on.crop} pixels" if on.crop else "",
-        "flip" if on.flip else "",
-        f"noise {on.noise:g}" if on.noise else "",
-        f"random_erasing {on.random_erasing.probability:g}" if on.random_erasing else "",
-        f"mixup α {on.mixup.alpha:g}{_share(on.mixup.probability)}" if on.mixup else "",
-        f"cutmix α {on.cutmix.alpha:g}{_share(on.cutmix.probability)}" if on.cutmix else "",
-        f"label_smoothing {on.label_smoothing:g}" if on.label_smoothing else "",
-        f"modality_dropout {on.modality_dropout:g}" if on.modality_dropout else "",
+        f"crop of {on['crop']} pixels" if "crop" in on else "",
+        "flip" if "flip" in on else "",
+        f"noise {on['noise']:g}" if "noise" in on else "",
+        f"random_erasing {on[_ERASING]:g}" if _ERASING in on else "",
+        *(_mix(name, on) for name in ("mixup", "cutmix") if f"{name}.alpha" in on),
+        f"label_smoothing {on['label_smoothing']:g}" if "label_smoothing" in on else "",
+        f"modality_dropout {on['modality_dropout']:g}" if "modality_dropout" in on else "",
     ]
     return ", ".join(word for word in words if word)
 
 
-def _share(probability: float) -> str:
-    return "" if probability == 1 else f" in {probability:.0%} of batches"
+_ERASING = "random_erasing.probability"
+
+
+def _mix(name: str, on: Mapping[str, float]) -> str:
+    share = on.get(f"{name}.probability", 0.0)
+    some = "" if share == 1 else f" in {share:.0%} of batches"
+    return f"{name} α {on[f'{name}.alpha']:g}{some}"

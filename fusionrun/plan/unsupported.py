@@ -23,7 +23,7 @@ def refuse_unsupported(plan: Plan) -> None:
 
 
 def _unsupported(recipe: Recipe) -> Iterator[str]:
-    if recipe.augmentation.randaugment:
+    if recipe.augmentation.randaugment:  # (what libraries batch draws one operation for all)
         yield "augmentation.randaugment"
     if not recipe.stages:  # (what they are for: the pretraining of each expert)
         if recipe.data.expert_shares != "shared":

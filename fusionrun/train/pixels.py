@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H height, W width, A attempts.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def erased(images: Tensor, which: Tensor, numbers: Tensor) -> Tensor:
         numbers: (4, B, A), from 0 up to 1: area, logarithm of the ratio, row and column.
     """
     height, width = images.shape[2:]
-    low, high = (torch.tensor(r).log().item() for r in ERASED_RATIO)
+    low, high = map(math.log, ERASED_RATIO)
     area = (ERASED_AREA[0] + numbers[0] * (ERASED_AREA[1] - ERASED_AREA[0])) * (height * width)
     ratio = (low + numbers[1] * (high - low)).exp()
     tall, wide = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()

@@ -69,6 +69,7 @@ SURFACE = {
         "--help",
         "-h",
     },
+    "preview": {"RECIPE", "--output", "-o", "--set", "--runs", "--help", "-h"},
     "init": {"FILE", "--data", "--label", "--force", "--help", "-h"},
     "submit": {
         "RECIPE",

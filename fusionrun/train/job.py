@@ -187,6 +187,9 @@ class Attempt:
         if loaded and self._ranks.is_first:
             where = f"step {loaded.step}, in epoch {loaded.epoch + 1}"
             print(f"attempt {self._recorder.attempt} goes on at {where}", flush=True)
+        elif self._recorder.attempt > 1 and not fresh and self._ranks.is_first:
+            why = "there is no whole checkpoint to go on from"
+            print(f"attempt {self._recorder.attempt} begins again at step 0: {why}", flush=True)
         return loaded
 
     def _origin(

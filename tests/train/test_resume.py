@@ -566,3 +566,14 @@ def test_a_second_process_is_told_who_trains_the_run_and_touches_nothing(
         job.run(layout)
     assert before.items() <= {p: p.read_bytes() for p in before}.items()
     assert job.run(layout) == "completed"
+
+
+def test_without_a_whole_checkpoint_it_says_that_it_begins_again(
+    layout: RunLayout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(layout, Script(stop=6))
+    damage(list_checkpoints(layout.checkpoints)[0].path / "weights.safetensors")
+    run(layout, Script(stop=1))
+    assert (
+        "attempt 2 begins again at step 0: there is no whole checkpoint" in capsys.readouterr().out
+    )

@@ -14,6 +14,7 @@ from typing import Final
 
 from fusionrun.errors import UserError
 from fusionrun.plan.plan import Plan
+from fusionrun.regular import read_regular
 from fusionrun.store.atomic import write_json, write_text
 from fusionrun.store.layout import RunLayout, run_id
 from fusionrun.store.runs import create_run, next_free
@@ -118,7 +119,7 @@ def _same_data(layout: RunLayout, plan: Plan) -> bool:
     from fusionrun.data.content import content_hash
 
     try:
-        read = json.loads(layout.environment.read_text(encoding="utf-8"))["data_sha256"]
+        read = json.loads(read_regular(layout.environment))["data_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return True  # nothing says otherwise
     now = content_hash(plan.data.files)

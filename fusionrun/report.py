@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusionrun.errors import ComponentError, FusionrunError
+from fusionrun.regular import read_regular
 from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.manifest import Manifest, read_manifest
@@ -61,7 +62,7 @@ def results_as_json(layout: RunLayout) -> str:
 def _verified(layout: RunLayout) -> tuple[Mapping[str, Paths], Manifest]:
     """Results by split, and the manifest of the best components, all files verified."""
     try:
-        results = json.loads(layout.results.read_text(encoding="utf-8"))
+        results = json.loads(read_regular(layout.results))
     except (OSError, ValueError) as error:
         raise FusionrunError(f"{layout.results}: no results to show ({error})") from error
     if not _is_results(results):

@@ -39,9 +39,12 @@ def _print(seen: Look, directory: Path) -> None:
     from fusionrun.store.runs import no_runs
     from fusionrun.watch.columns import make_console
     from fusionrun.watch.listing import listing
+    from fusionrun.watch.screen import damage_notes
 
     if seen.runs:
         console = make_console()
         console.print(listing(seen, console.width))
+        for note in damage_notes(seen):
+            typer.echo(note, err=True)
     else:
         typer.echo(no_runs(directory))

@@ -48,7 +48,7 @@ def _once(directory: Path, run: str | None, json: bool) -> Look:
     from fusionrun.watch.columns import make_console
     from fusionrun.watch.look import look
 
-    seen = look(_meant(directory, run))
+    seen = look(_meant(directory, run), thorough=run is not None)
     if json:
         typer.echo(_as_json(seen, directory, run, indent=2))
     else:
@@ -95,13 +95,15 @@ def _as_json(seen: Look, directory: Path, run: str | None, indent: int | None) -
 
 def _print(seen: Look, directory: Path, run: str | None, console: Console) -> None:
     from fusionrun.store.runs import no_runs
-    from fusionrun.watch.screen import print_run, summary, table, unreachable_note
+    from fusionrun.watch.screen import damage_notes, print_run, summary, table, unreachable_note
 
     if run is not None:
         print_run(seen, console)
     elif seen.runs:
         console.print(table(seen, console.width))
         console.print(summary(seen), style="dim", highlight=False)
+        for note in damage_notes(seen):
+            typer.echo(note, err=True)
     else:
         typer.echo(no_runs(directory))
     if note := unreachable_note(seen):

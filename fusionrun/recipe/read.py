@@ -102,4 +102,6 @@ def _read(path: Path) -> bytes:
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a directory; expected a recipe's YAML file") from error
     except OSError as error:
+        if not path.is_file() and path.exists():
+            raise UserError(f"{path}: {error.strerror}; expected a recipe's YAML file") from error
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

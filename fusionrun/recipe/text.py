@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fusionrun.errors import Place, Problem, RecipeError
+from fusionrun.regular import open_regular
 
 __all__ = [
     "FORBIDDEN",
@@ -71,7 +72,7 @@ class Text:
 
 def read_raw(path: Path) -> bytes:
     """A file's bytes, no more of them than tell that there are too many: some files never end."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(MAX_BYTES + 1)
 
 

@@ -66,6 +66,9 @@ _QUEUE_FIELDS: Final = (
 QUEUE_FORMAT: Final = ",".join(f"{field}:{_SEPARATOR}" for field in _QUEUE_FIELDS)
 """`squeue --Format=…` whose lines `queue` reads."""
 
+_NO_LIMIT_S: Final = 300 * 86_400
+"""Slurm gives a job a year where neither it nor its partition has a limit."""
+
 _NOTHING: Final = frozenset({"", "(null)", "N/A", "None", "NONE", "Unknown", "UNLIMITED", "n/a"})
 
 
@@ -191,13 +194,19 @@ def _queued_job(line: str) -> QueuedJob | None:
         state=state,
         reason=or_empty(reason),
         run_id=run_id_of(comment.removesuffix(_SEPARATOR)),
-        time_left_s=duration_s(left),
+        time_left_s=_time_left_s(left),
         start=or_empty(start) or None,
         nodes=or_empty(nodes),
         restarts=int(restarts) if restarts.isdecimal() else 0,
         exit_code=code,
         signal=signal,
     )
+
+
+def _time_left_s(text: str) -> int | None:
+    """None also for what is left of a year: so much a job without a limit gets."""
+    left = duration_s(text)
+    return None if left is not None and left > _NO_LIMIT_S else left
 
 
 def or_empty(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusionrun.errors import UserError
+from fusionrun.regular import read_regular
 from fusionrun.resources import shipped
 from fusionrun.slurm.quoting import (
     Verbatim,
@@ -120,7 +121,7 @@ def _own_template(job: Job) -> str | None:
     if job.template is not None or named is None:
         return job.template
     try:
-        return Path(named).expanduser().read_text(encoding="utf-8")
+        return read_regular(Path(named).expanduser()).decode("utf-8")
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"slurm.template: {named} cannot be read: {error}") from error
 

@@ -14,11 +14,12 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from fusionrun.regular import MOST_BYTES, read_regular
 from fusionrun.store import atomic
 from fusionrun.store.layout import MANIFEST
 from fusionrun.store.manifest import digest_of
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 FORMAT: Final = 2
+
+T = TypeVar("T")
 
 _NAME: Final = re.compile(r"step-(\d{9,})")
 # What a killed `save_checkpoint` leaves: see `atomic.replace_directory`.
@@ -65,10 +68,26 @@ class Checkpoint:
         Raises:
             Damaged: anything is missing, unreadable or other than it was written.
         """
+        return self._each(self._content)
+
+    def problem(self, *, thorough: bool) -> str:
+        """What is wrong with it, in words; empty where nothing is.
+
+        Args:
+            thorough: also whether every byte is as it was written: a second for each gigabyte.
+        """
+        try:
+            self._each(self._check_content if thorough else self._check_size)
+        except Damaged as error:
+            return str(error)
+        return ""
+
+    def _each(self, look: Callable[..., T]) -> dict[str, T]:
+        """What `look` makes of every file, given its name and what the manifest says of it."""
         content = self._manifest()
         try:
             files = content["files"].items()
-            return {name: self._content(name, **record) for name, record in files}
+            return {name: look(name, **record) for name, record in files}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{MANIFEST} has another shape: {error!r}") from error
 
@@ -83,15 +102,26 @@ class Checkpoint:
             raise Damaged(f"{MANIFEST} does not match its own sha256")
         if (found := content.get("format")) != FORMAT:
             raise Damaged(f"{MANIFEST} has format {found!r}, expected {FORMAT}")
+        if (step := content.get("step")) != self.step:
+            raise Damaged(
+                f"{MANIFEST} is of step {step!r}, and the directory is called {self.name}: what "
+                "it is called is not what it holds; called by its step it would be used"
+            )
         return content
 
-    def _content(self, name: str, *, bytes: int, sha256: str) -> bytes:
+    def _check_size(self, name: str, *, bytes: int, sha256: str) -> None:
         if os.path.basename(name) != name:
             raise Damaged(f"{MANIFEST} names {name!r}, which is no file of a checkpoint")
         size = _size(self.path / name)
         if size != bytes:
             raise Damaged(f"{name}: {size:,} bytes, expected {bytes:,}")
-        content = _read(self.path / name)
+
+    def _check_content(self, name: str, *, bytes: int, sha256: str) -> None:
+        self._content(name, bytes=bytes, sha256=sha256)
+
+    def _content(self, name: str, *, bytes: int, sha256: str) -> bytes:
+        self._check_size(name, bytes=bytes, sha256=sha256)
+        content = _read(self.path / name, bytes)
         got = hashlib.sha256(content).hexdigest()
         if got != sha256:
             raise Damaged(f"{name}: sha256 {got[:12]}…, expected {sha256[:12]}…")
@@ -159,8 +189,8 @@ def _size(path: Path) -> int:
     return found.st_size
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, most_bytes)
     except OSError as error:
         raise Damaged(f"{path.name}: {error.strerror or error}") from error

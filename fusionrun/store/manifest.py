@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from fusionrun import __version__
 from fusionrun.errors import ComponentError, Problem
 from fusionrun.nearest import did_you_mean
+from fusionrun.regular import read_regular
 from fusionrun.store import atomic
 from fusionrun.store.layout import MANIFEST, component_path
 from fusionrun.store.safetensors_header import unreadable
@@ -156,7 +157,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_regular(path))
     except FileNotFoundError as error:
         raise _no_manifest(directory) from error
     except OSError as error:

@@ -11,11 +11,22 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 from fusionrun.errors import RunNotFoundError, UserError
+from fusionrun.regular import read_regular
 from fusionrun.store.layout import RunLayout
 
-__all__ = ["create_run", "find_run", "list_runs", "newest_with", "next_free", "no_runs", "runs_dir"]
+__all__ = [
+    "create_run",
+    "find_run",
+    "list_runs",
+    "newest_with",
+    "next_free",
+    "no_runs",
+    "runs_dir",
+    "typed",
+]
 
 _ELSEWHERE = "Look elsewhere with --runs DIR or the environment variable FUSIONRUN_RUNS."
 _SHOWN = 10
@@ -112,6 +123,14 @@ def next_free(runs_dir: Path, run_id: str) -> str:
     return free
 
 
+def typed(layout: RunLayout, command: str) -> str:
+    """A command about a run as it is typed here: where a bare one would look elsewhere, with
+    `--runs`."""
+    here, folder = runs_dir(None), layout.root.parent
+    elsewhere = "" if here.absolute() == folder.absolute() else f" --runs {quote(str(folder))}"
+    return f"fusionrun {command} {layout.id}{elsewhere}"
+
+
 def _is_run(run: RunLayout) -> bool:
     # os.path: a directory of somebody else's, which we may not enter, is no run and no error.
     return os.path.isfile(run.plan)
@@ -163,7 +182,7 @@ def _unknown(runs_dir: Path, wanted: str, runs: Sequence[RunLayout]) -> RunNotFo
 def _started(run: RunLayout) -> float:
     """Seconds since 1970: `started` of the status (a number or ISO 8601), else the plan's age."""
     try:
-        started = json.loads(run.status.read_bytes())["started"]
+        started = json.loads(read_regular(run.status))["started"]
         if isinstance(started, str):
             return datetime.fromisoformat(started).timestamp()
         return float(started)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import NoneType
 from typing import Any, Final, Literal, get_args
 
+from fusionrun.regular import read_regular
 from fusionrun.store.atomic import write_json
 from fusionrun.store.layout import RunLayout
 
@@ -77,6 +78,9 @@ _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
 # What reading a file raises that is damaged, or of another shape.
 _UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
+MOST_BYTES: Final = 1 << 20
+"""A status has a few hundred."""
+
 MOST_PID: Final = 2**31 - 1
 """A process id is a C int: more than that no system call takes."""
 
@@ -114,15 +118,26 @@ def mark_status(layout: RunLayout, state: State, *, job_id: str | None = None) -
 def read_status(layout: RunLayout) -> Status:
     """How a run stands; `prepared` where no process has begun it.
 
-    Where the file is damaged, the last attempt's outcome says how it ended, so that a run that
-    has completed is never begun again.
+    Where the file is damaged, the run's other records say it, so that a run that has completed is
+    never begun again.
     """
+    return status_and_damage(layout)[0]
+
+
+def status_and_damage(layout: RunLayout) -> tuple[Status, str]:
+    """As `read_status`, and what is wrong with the file, in words: empty where nothing is."""
     try:
-        return _status(json.loads(layout.status.read_text(encoding="utf-8")))
+        return _status(json.loads(read_regular(layout.status, MOST_BYTES))), ""
     except FileNotFoundError:
-        return Status("prepared")
-    except _UNREADABLE:
-        return _by_outcome(layout)
+        return Status("prepared"), ""
+    except _UNREADABLE as error:
+        return _by_records(layout), _in_words(error)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "not JSON" if isinstance(error, ValueError) else "no status of a run"
 
 
 def _status(content: Mapping[str, Any]) -> Status:
@@ -138,12 +153,11 @@ def _status(content: Mapping[str, Any]) -> Status:
     return Status(**known)
 
 
-def _by_outcome(layout: RunLayout) -> Status:
+def _by_records(layout: RunLayout) -> Status:
+    from fusionrun.store.witness import content_by_records  # (seldom needed)
+
+    content = content_by_records(layout)
     try:
-        outcome = json.loads(layout.outcome.read_text(encoding="utf-8"))
-        if outcome["outcome"] in ("completed", "stopped", "failed"):
-            numbers = {"epoch": outcome["epoch"], "step": outcome["step"]}
-            return _status({"state": outcome["outcome"], **numbers, "attempts": outcome["attempt"]})
+        return _status(content)
     except _UNREADABLE:
-        pass  # it goes on, or never came to an end
-    return Status("prepared")
+        return Status(content["state"])  # numbers that no run has: its events are damaged, too

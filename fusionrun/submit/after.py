@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fusionrun.errors import FusionrunError, SchedulerError
+from fusionrun.regular import read_regular
 from fusionrun.store.layout import RunLayout
 from fusionrun.submit.journal import (
     Executor,
@@ -255,7 +256,7 @@ def _cancel_asked(layout: RunLayout, submission: Submission | None) -> bool:
 
 def _read(path: Path) -> Mapping[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, Mapping) else None

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from fusionrun.errors import UserError
+from fusionrun.regular import last_bytes, read_regular
 from fusionrun.store.atomic import append_line, write_json
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import MOST_PID
@@ -128,7 +129,7 @@ def read_submission(layout: RunLayout) -> Submission | None:
         UserError: it is damaged.
     """
     try:
-        content = json.loads(layout.submission.read_bytes())
+        content = json.loads(read_regular(layout.submission))
         known = {key: value for key, value in content.items() if key in _FIELDS}
         known["jobs"] = tuple(_job(job) for job in content.get("jobs", ()))
         known["pythonpath"] = tuple(content.get("pythonpath", ()))
@@ -199,7 +200,7 @@ def add_event(layout: RunLayout, what: str, **details: Any) -> None:
 def read_events(layout: RunLayout) -> list[dict[str, Any]]:
     """All that happened, the first first; lines that a dying writer left torn are passed over."""
     try:
-        lines = layout.events.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = last_bytes(layout.events).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
     events = (_parsed(line) for line in lines)

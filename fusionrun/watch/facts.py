@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any, Final
 
 from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import typed
+from fusionrun.store.status import Status, status_and_damage
 from fusionrun.submit.process import is_living
 from fusionrun.watch.files import (
     instant,
@@ -94,7 +97,7 @@ class Facts:
         layout: the run's paths.
         state: the trainer's word in `status.json`; empty where there is none.
         epoch, epochs: done, and of the whole plan (0: not known).
-        step, steps: likewise.
+        step, steps: likewise; done is also what the newest whole checkpoint holds.
         started: seconds since 1970 when the first attempt began; None before.
         heartbeat: likewise of the trainer's last sign of life.
         attempts: begun.
@@ -115,9 +118,13 @@ class Facts:
         events: the last ones, the first first.
         trainer_lives: whether its process is there; None where this machine cannot know.
         supervisor_lives: likewise of the local supervisor.
+        status_damage: what is wrong with `status.json`, whose numbers then come from the run's
+            other records; empty where nothing is.
         errors: of ranks, the earliest first.
         log: last lines of the log.
-        checkpoint: steps that the newest checkpoint holds; None without one.
+        checkpoint: steps that the newest whole checkpoint holds; None without one.
+        damaged: newer ones, and what is wrong with each: they will be passed over. The name of
+            the folder of checkpoints itself where it is none.
         made: when the run's directory got its plan; None when not known.
     """
 
@@ -148,15 +155,21 @@ class Facts:
     events: Sequence[Mapping[str, Any]] = ()
     trainer_lives: bool | None = None
     supervisor_lives: bool | None = None
+    status_damage: str = ""
     errors: tuple[RankError, ...] = ()
     log: tuple[str, ...] = ()
     checkpoint: int | None = None
+    damaged: tuple[tuple[str, str], ...] = ()
     made: float | None = None
 
     @property
     def id(self) -> str:
         """The run's id."""
         return self.layout.id
+
+    def typed(self, command: str) -> str:
+        """A command about it, as it is typed here."""
+        return typed(self.layout, command)
 
     @property
     def job_ids(self) -> frozenset[str]:
@@ -187,31 +200,42 @@ class Facts:
         return {}
 
 
-def facts_of(layout: RunLayout) -> Facts:
-    """What the files of a run say now."""
-    status, journal = json_object(layout.status), json_object(layout.submission)
+def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
+    """What the files of a run say now.
+
+    Args:
+        layout: the run.
+        thorough: read the checkpoints of a run that nobody seems to train, which may be large.
+    """
+    status, damage = status_and_damage(layout)
+    journal = json_object(layout.submission)
     outcome, stop = json_object(layout.outcome), json_object(layout.stop_request)
-    state, jobs = text(status, "state"), _jobs(journal)
+    jobs = _jobs(journal)
     epochs, steps = _totals(layout, status)
-    host, pid = text(status, "host"), whole(status, "pid")
-    if state in WAITING:
+    if status.state in WAITING:
         outcome = {}  # of an attempt before
-    open_ = state != "completed"
+    lives = _lives(status.host, status.pid) if status.state == "running" else None
+    open_ = status.state != "completed"
+    checkpoint, damaged = None, tuple[tuple[str, str], ...]()
+    if open_:
+        checkpoint, damaged = _checkpoints(layout, thorough=thorough and not lives)
+    step = max(status.step, checkpoint or 0)
     return Facts(
         layout=layout,
-        state=state,
-        epoch=whole(status, "epoch"),
+        state=status.state,
+        epoch=max(status.epoch, step * epochs // steps if steps else 0),
         epochs=epochs,
-        step=whole(status, "step"),
+        step=step,
         steps=steps,
-        started=number(status, "started") or None,
-        heartbeat=number(status, "heartbeat") or None,
-        attempts=whole(status, "attempts"),
-        step_s=number(status, "step_s"),
-        save_s=number(status, "save_s"),
-        host=host,
-        pid=pid,
-        status_job=text(status, "job_id"),
+        started=status.started or None,
+        heartbeat=status.heartbeat or None,
+        attempts=status.attempts,
+        step_s=status.step_s,
+        save_s=status.save_s,
+        host=status.host,
+        pid=status.pid,
+        status_job=status.job_id or "",
+        status_damage=damage,
         executor=text(journal, "executor"),
         handed=text(journal, "state"),
         handed_time=instant(journal, "time"),
@@ -223,24 +247,24 @@ def facts_of(layout: RunLayout) -> Facts:
         outcome=text(outcome, "outcome"),
         outcome_reason=text(outcome, "reason"),
         events=tuple(json_lines(layout.events, EVENT_BYTES)),
-        trainer_lives=_lives(host, pid) if state == "running" else None,
+        trainer_lives=lives,
         supervisor_lives=_supervised(text(journal, "executor"), jobs),
         errors=_errors(layout) if open_ else (),
         log=tuple(tail(layout.log, LOG_LINES)) if open_ else (),
-        checkpoint=_checkpoint(layout) if open_ else None,
+        checkpoint=checkpoint,
+        damaged=damaged,
         made=_made(layout),
     )
 
 
-def _totals(layout: RunLayout, status: Mapping[str, Any]) -> tuple[int, int]:
+def _totals(layout: RunLayout, status: Status) -> tuple[int, int]:
     """Epochs and steps of the whole plan; from the plan itself before the trainer has said."""
-    epochs, steps = whole(status, "epochs"), whole(status, "steps")
-    if steps:
-        return epochs, steps
+    if status.steps:
+        return status.epochs, status.steps
     plan = json_object(layout.plan)
     steps = whole(section(plan, "steps"), "fusion_steps")
     batches = whole(section(plan, "steps"), "batches_per_epoch")
-    return epochs or (steps // batches if batches else 0), steps
+    return status.epochs or (steps // batches if batches else 0), steps
 
 
 def _jobs(journal: Mapping[str, Any]) -> tuple[HandedJob, ...]:
@@ -304,11 +328,23 @@ def _rank_error(content: Mapping[str, Any]) -> RankError | None:
     )
 
 
-def _checkpoint(layout: RunLayout) -> int | None:
+def _checkpoints(
+    layout: RunLayout, *, thorough: bool
+) -> tuple[int | None, tuple[tuple[str, str], ...]]:
+    """The step of the newest whole checkpoint, and those before it that are damaged."""
+    folder, damaged = layout.checkpoints, list[tuple[str, str]]()
     try:
-        return next((found.step for found in list_checkpoints(layout.checkpoints)), None)
-    except OSError:
-        return None
+        if os.path.lexists(folder) and not folder.is_dir():
+            return None, ((folder.name, "not a directory"),)
+        for checkpoint in list_checkpoints(folder):
+            why = checkpoint.problem(thorough=thorough)
+            if not why:
+                return checkpoint.step, tuple(damaged)
+            if checkpoint.path.exists():  # (else its time was up while we looked)
+                damaged.append((checkpoint.name, why))
+    except OSError as error:
+        damaged.append((folder.name, error.strerror or str(error)))
+    return None, tuple(damaged)
 
 
 def _made(layout: RunLayout) -> float | None:

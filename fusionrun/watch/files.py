@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from fusionrun.regular import last_bytes, read_regular
+
 __all__ = ["instant", "json_lines", "json_object", "number", "section", "tail", "text", "whole"]
 
 LARGEST: Final = 16 << 20
-"""Bytes of a JSON file that are read at most: no file of a run is anywhere near as large."""
+"""Bytes of a JSON file that are looked at: only the plan of very many epochs is larger."""
 
 
 def json_object(path: Path) -> Mapping[str, Any]:
     """The object in a JSON file; empty where there is none."""
     try:
-        with open(path, "rb") as file:
-            return _object(file.read(LARGEST))
+        return _object(read_regular(path, LARGEST))
     except OSError:
         return {}
 
@@ -88,12 +88,7 @@ def _object(data: bytes) -> Mapping[str, Any]:
 
 
 def _last_bytes(path: Path, most: int) -> bytes:
-    """The end of a file, from the beginning of a line where it is longer than `most`."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - most))
-            data = file.read(most)
+        return last_bytes(path, most)
     except OSError:
         return b""
-    return data.partition(b"\n")[2] if size > most else data

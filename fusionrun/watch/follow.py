@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fusionrun.regular import open_regular
 from fusionrun.store.layout import RunLayout
 from fusionrun.watch.files import json_object, text
 from fusionrun.watch.look import SeenRun, look
@@ -39,7 +40,7 @@ def end_of(path: Path, lines: int) -> tuple[bytes, int]:
         OSError: it is there and cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             end = position = file.seek(0, os.SEEK_END)
             data = b""
             # One more line break than lines: the one before the first of them.
@@ -75,7 +76,7 @@ class Growing:
     def more(self) -> bytes:
         """What has come since; empty where nothing has, or the file cannot be read now."""
         try:
-            with open(self._path, "rb") as file:
+            with open_regular(self._path) as file:
                 found = os.fstat(file.fileno())
                 identity = (found.st_dev, found.st_ino)
                 if found.st_size < self._offset or identity != (self._identity or identity):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,15 +70,18 @@ class Look:
         return all(run.state.certain for run in self.runs)
 
 
-def look(layouts: Sequence[RunLayout], slurm: Slurm | None = None) -> Look:
+def look(
+    layouts: Sequence[RunLayout], slurm: Slurm | None = None, *, thorough: bool = False
+) -> Look:
     """Look at runs, asking Slurm at most once for all.
 
     Args:
         layouts: the runs.
         slurm: the cluster; this machine's unless given.
+        thorough: as for `facts_of`.
     """
     patience = hung_s(os.environ)
-    runs = [facts_of(layout) for layout in layouts]
+    runs = [facts_of(layout, thorough=thorough) for layout in layouts]
     jobs = jobs_of(runs, slurm)
     now = time.time()
     seen = tuple(_seen(facts, jobs, now, patience) for facts in runs)
@@ -146,6 +149,7 @@ def _run(run: SeenRun) -> dict[str, Any]:
         "step_s": facts.step_s,
         "save_s": facts.save_s,
         "checkpoint_step": facts.checkpoint,
+        "damaged": dict(_damaged(facts)),
         "started": facts.started,
         "heartbeat": facts.heartbeat,
         "heartbeat_age_s": _rounded(run.heartbeat_age_s, 1),
@@ -153,6 +157,13 @@ def _run(run: SeenRun) -> dict[str, Any]:
         "pid": facts.pid or None,
         "log": str(facts.layout.log.absolute()),
     }
+
+
+def _damaged(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Records that are not what was written, and what is wrong with each."""
+    if facts.status_damage:
+        yield facts.layout.status.name, facts.status_damage
+    yield from facts.damaged
 
 
 def _job(facts: Facts, job: QueuedJob | None) -> dict[str, Any] | None:

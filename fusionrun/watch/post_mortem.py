@@ -140,9 +140,14 @@ def cause_of(facts: Facts, job: QueuedJob | None) -> Cause | None:
 
 def how_to_go_on(facts: Facts) -> str:
     """What `resume` would do."""
-    if facts.checkpoint is None:
-        return f"`fusionrun resume {facts.id}` starts it again from the beginning."
-    return f"`fusionrun resume {facts.id}` goes on from step {facts.checkpoint:,}."
+    call, names = f"`{facts.typed('resume')}`", [name for name, _ in facts.damaged]
+    if facts.layout.checkpoints.name in names:
+        return f"Where its checkpoints should be is no directory: put it back, then {call}."
+    if facts.checkpoint is not None:
+        passed = f", past what is damaged ({', '.join(names)})" if names else ""
+        return f"{call} goes on from step {facts.checkpoint:,}{passed}."
+    why = f": no checkpoint is whole ({', '.join(names)})" if names else ""
+    return f"{call} starts it again from the beginning{why}."
 
 
 def _recent_errors(facts: Facts) -> Iterator[RankError]:
@@ -265,8 +270,10 @@ def _advice(facts: Facts, kind: Kind, where: str) -> str:
     if kind == "time_limit":
         return f"It needs more time to save than slurm.grace gives. {again}"
     if kind == "out_of_memory":
+        more = "ask for more (slurm.mem, slurm.mem_per_cpu)"
+        host = more if facts.executor == "slurm" else "end what else takes it"
         return (
-            "Host memory: ask for more (slurm.mem, slurm.mem_per_cpu). Memory of the device: a "
+            f"Host memory: {host}. Memory of the device: a "
             f"smaller training.batch_size, or a lower training.precision. {again}"
         )
     if kind == "node":
@@ -279,7 +286,8 @@ def _advice(facts: Facts, kind: Kind, where: str) -> str:
         )
     if kind == "killed":
         host = f" on {where}" if where else ""
-        return f"`dmesg`{host} tells whether memory ran out; slurm.mem asks for more. {again}"
+        more = "; slurm.mem asks for more" if facts.executor == "slurm" else ""
+        return f"`dmesg`{host} tells whether memory ran out{more}. {again}"
     return again
 
 

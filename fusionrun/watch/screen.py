@@ -13,7 +13,7 @@ from fusionrun.watch.columns import NOTHING, Justify, fitted
 from fusionrun.watch.files import number, text
 from fusionrun.watch.look import Look, SeenRun
 from fusionrun.watch.progress import slices_left
-from fusionrun.watch.state import ENDED
+from fusionrun.watch.state import ENDED, refusal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOG_LINES",
+    "damage_notes",
     "print_run",
     "printable",
     "run_lines",
@@ -148,14 +149,38 @@ def run_lines(seen: Look) -> Iterator[tuple[str, str]]:
     yield "state", f"{state.word}{known}" + (f": {state.why}" if state.why else "")
     if state.advice:
         yield "what to do", state.advice
+    refused = text(facts.last_event("rejected"), "words")
+    if refused and state.word != "rejected":
+        yield "refused", f"when it was last to go on: {refusal(facts, refused)}"
     yield from _progress_lines(run)
     if run.heartbeat_age_s is not None:
         where = f", process {facts.pid} on {facts.host}" if facts.host else ""
         yield "heartbeat", f"{span(run.heartbeat_age_s)} ago{where}"
     yield from _job_lines(run)
+    yield from _record_lines(run)
+    yield "directory", str(facts.layout.root)
+
+
+def _record_lines(run: SeenRun) -> Iterator[tuple[str, str]]:
+    facts = run.facts
     if facts.checkpoint is not None:
         yield "checkpoint", f"of step {facts.checkpoint:,}"
-    yield "directory", str(facts.layout.root)
+    for name, why in facts.damaged:
+        yield "damaged", f"{name}: {why}"
+    if facts.status_damage:
+        yield "damaged", damaged_status(run)
+
+
+def damaged_status(run: SeenRun) -> str:
+    """What to say of a run whose status tells nothing."""
+    name, why = run.facts.layout.status.name, run.facts.status_damage
+    return f"{name}: {why}; how it stands is told from its other records"
+
+
+def damage_notes(seen: Look) -> list[str]:
+    """What to say under a table of the runs whose status tells nothing."""
+    damaged = [run for run in seen.runs if run.facts.status_damage]
+    return [f"{run.facts.id}: {damaged_status(run)}" for run in damaged]
 
 
 def _progress_lines(run: SeenRun) -> Iterator[tuple[str, str]]:
@@ -190,7 +215,7 @@ def _job_lines(run: SeenRun) -> Iterator[tuple[str, str]]:
         return
     parts = [f"{job.handle} {job.state}"]
     parts += [f"on {job.nodes}"] if job.nodes else []
-    if job.start:
+    if job.start and (job.state == "PENDING" or job.nodes):  # (else it was never begun)
         verb = "starts at the earliest" if job.state == "PENDING" else "started"
         parts.append(f"{verb} {job.start.replace('T', ' ')}")
     yield "job", ", ".join(parts)

@@ -15,7 +15,16 @@ from fusionrun.watch.facts import WAITING, Facts
 from fusionrun.watch.post_mortem import Cause, cause_of, how_to_go_on, last_words
 from fusionrun.watch.reasons import reason_of
 
-__all__ = ["ENDED", "HUNG_S", "RunState", "Unreachable", "Word", "heartbeat_age_s", "state_of"]
+__all__ = [
+    "ENDED",
+    "HUNG_S",
+    "RunState",
+    "Unreachable",
+    "Word",
+    "heartbeat_age_s",
+    "refusal",
+    "state_of",
+]
 
 Word: TypeAlias = Literal[
     "preparing",
@@ -156,8 +165,8 @@ def _hung(facts: Facts, now: float) -> RunState:
     if facts.host and facts.trainer_lives is None and facts.executor != "slurm":
         why += ", which cannot be seen from here"
     advice = (
-        f"`fusionrun logs {facts.id}` may say more, and `py-spy dump --pid {facts.pid}` on that "
-        f"machine where it stands. `fusionrun cancel {facts.id} --now` ends it; then "
+        f"`{facts.typed('logs')}` may say more, and `py-spy dump --pid {facts.pid}` on that "
+        f"machine where it stands. `{facts.typed('cancel')} --now` ends it; then "
         f"{how_to_go_on(facts)}"
     )
     return RunState("hung?", why, advice)
@@ -252,14 +261,22 @@ def _over(facts: Facts, job: QueuedJob | None, now: float) -> RunState:
             return _died(facts, job)
     if facts.state in WAITING:
         return _not_begun(facts, job, now)
-    return RunState("unknown", f"its status.json says {facts.state!r}, which no version writes")
+    raise AssertionError(f"a state that status_and_damage lets through: {facts.state!r}")
 
 
 def _rejected(facts: Facts) -> RunState:
-    first = facts.handed_words.strip().partition("\n")[0]
-    why = first or "the scheduler refused it"
-    again = f"`fusionrun resume {facts.id}`, or change the recipe and submit it again."
+    why = refusal(facts, facts.handed_words) or "the scheduler refused it"
+    again = f"`{facts.typed('resume')}`, or change the recipe and submit it again."
     return RunState("rejected", why, again)
+
+
+def refusal(facts: Facts, words: str) -> str:
+    """Why a run was not taken, on one line: what was asked, what was said, what to do."""
+    lines = [line.strip().rstrip(".") for line in words.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    asked = lines[0].removeprefix(f"{facts.id}: ")
+    return f"{asked}: {'. '.join(lines[1:])}" if lines[1:] else asked
 
 
 def _was_cancelled(facts: Facts, cause: Cause | None) -> bool:

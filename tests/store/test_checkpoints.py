@@ -47,6 +47,22 @@ def test_the_newest_comes_first_also_beyond_nine_digits(folder: Path) -> None:
     assert steps(folder) == [10**9, 100, 20, 3]
 
 
+def test_a_checkpoint_under_anothers_name_is_damaged(saved: Checkpoint) -> None:
+    moved = saved.path.rename(saved.path.with_name("step-000000200"))
+    (found,) = list_checkpoints(moved.parent)
+    with pytest.raises(Damaged, match="of step 123, and the directory is called step-000000200"):
+        found.read()
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_a_changed_byte_is_a_problem_to_whoever_reads_them_all(
+    saved: Checkpoint, thorough: bool
+) -> None:
+    assert saved.problem(thorough=True) == ""
+    (saved.path / "weights").write_bytes(b"v" * 1000)
+    assert ("sha256" in saved.problem(thorough=thorough)) == thorough
+
+
 def test_no_folder_holds_no_checkpoints(folder: Path) -> None:
     assert list_checkpoints(folder) == []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionrun.slurm.parse import QueuedJob
+from fusionrun.store.checkpoints import save_checkpoint
 from fusionrun.store.layout import RunLayout
 
 # The program, with the commands under test whether or not they are in its list yet.
@@ -126,7 +127,7 @@ class Made:
         return self
 
     def checkpoint(self, step: int) -> Made:
-        (self.layout.checkpoints / f"step-{step:09d}").mkdir(parents=True)
+        save_checkpoint(self.layout.checkpoints, step, [("weights", b"w" * 100)])
         return self
 
     def of_plan_aged(self, seconds: float) -> Made:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from fusionrun.watch.follow import end_of
 from fusionrun.watch.look import look, look_as_json, run_as_json
 from fusionrun.watch.results import result_of
 from fusionrun.watch.screen import run_lines, table
-from tests.watch.made import Made
+from tests.watch.made import Made, fusionrun
 
 FILES = ("status", "submission", "outcome", "stop_request", "events", "results", "plan")
 DAMAGE = {
@@ -81,6 +84,92 @@ def test_a_folder_or_file_in_the_wrong_place_is_looked_past(tmp_path: Path, name
     else:
         path.write_text("not a folder")
     seen_whole(made)
+
+
+UNREADABLE = ("status", "events", "metrics", "results", "submission", "outcome", "environment")
+
+
+def pipes_and_devices(made: Made) -> None:
+    """In the place of every record: what blocks, never ends, or fills the memory."""
+    for number, name in enumerate(UNREADABLE):
+        path = getattr(made.layout, name)
+        path.unlink(missing_ok=True)
+        match number % 3:
+            case 0:
+                os.mkfifo(path)
+            case 1:
+                path.symlink_to("/dev/zero")
+            case _:
+                with path.open("wb") as file:
+                    file.truncate(1 << 40)
+    made.layout.log.unlink(missing_ok=True)
+    os.mkfifo(made.layout.log)
+
+
+def test_pipes_devices_and_endless_files_neither_block_nor_fill_the_memory(tmp_path: Path) -> None:
+    made = whole_run(tmp_path / "run")
+    pipes_and_devices(made)
+    seen_whole(made)
+    limited = "ulimit -v 4000000; exec "
+    for command in ("status", "status run", "runs", "logs run"):
+        argv = ["bash", "-c", f"{limited}{sys.executable} -m fusionrun {command} --runs {tmp_path}"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert "Traceback" not in done.stderr
+        assert "not a regular file" in done.stdout + done.stderr
+
+
+STORIES = {
+    "completed": ((), "completed"),
+    "interrupted": (("interrupted",), "stopped"),
+    "killed": ((), "lost"),
+    "queued again": (("stopped", "requeued"), "lost"),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_damaged_status_is_told_from_the_other_records(tmp_path: Path, story: str) -> None:
+    events, word = STORIES[story]
+    made = Made(tmp_path / "run")
+    made.event("started", attempt=2, pid=4194305, host=socket.gethostname(), resumed_from=100)
+    made.event("checkpoint", step=1300)
+    made.layout.metrics.write_text('{"epoch": 11, "step": 1200}\n{"epoch": 12, "st')
+    for event in events:
+        made.event(event, step=1250)
+    if story == "completed":
+        made.event("completed", epochs=60).outcome("completed")
+    if story == "queued again":
+        made.outcome("stopped", "time_limit").journal(executor="local", job_id="4194305")
+    made.layout.status.write_text("{")
+    (run,) = look([made.layout]).runs
+    assert run.state.word == word
+    assert (run.facts.epoch, run.facts.step, run.facts.attempts) == (13, 1300, 2)
+    assert ("damaged", "status.json: not JSON; how it stands is told from its other records") in [
+        *run_lines(look([made.layout]))
+    ]
+    assert "run: status.json: not JSON" in fusionrun("runs", "--runs", tmp_path).stderr
+
+
+def test_what_resume_will_do_goes_by_what_is_whole(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run").status("failed").outcome("failed", "boom")
+    made.checkpoint(1300).checkpoint(1400)
+    newest = made.layout.checkpoints / "step-000001400" / "weights"
+    newest.write_bytes(b"v" * 100)
+    told = fusionrun("status", "run", "--runs", tmp_path).stdout
+    assert "goes on from step 1,300, past what is damaged (step-000001400)." in told
+    assert "damaged     step-000001400: weights: sha256 " in told
+    assert "step 1,300/6,000" in told
+    (made.layout.checkpoints / "step-000001300" / "weights").unlink()
+    told = fusionrun("status", "run", "--runs", tmp_path).stdout
+    assert "starts it again from the beginning: no checkpoint is whole" in told
+    assert "checkpoint  of step" not in told
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_told(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run").status("failed")
+    made.layout.checkpoints.write_text("what was here?")
+    told = fusionrun("status", "run", "--runs", tmp_path).stdout
+    assert "damaged     checkpoints: not a directory" in told
+    assert "Where its checkpoints should be is no directory: put it back" in told
 
 
 @settings(

@@ -141,7 +141,7 @@ def test_a_completed_run_is_completed_whatever_slurm_says(made: Made) -> None:
 def test_a_rejected_run_shows_the_schedulers_words(made: Made) -> None:
     made.journal("rejected", words="Slurm refuses it\n  Invalid account").status("queued")
     seen = stands(made)
-    assert (seen.word, seen.why) == ("rejected", "Slurm refuses it")
+    assert (seen.word, seen.why) == ("rejected", "Slurm refuses it: Invalid account")
 
 
 def test_a_stop_by_cancel_says_by_whom(made: Made) -> None:

@@ -21,7 +21,7 @@ LONG = "handwritten-digits-1a2b3c4d-s0"
 KEYS = [
     "id", "directory", "state", "certain", "why", "advice", "executor", "job", "attempts",
     "epoch", "epochs", "step", "steps", "percent", "eta_s", "time_left_s", "step_s", "save_s",
-    "checkpoint_step", "started", "heartbeat", "heartbeat_age_s", "host", "pid", "log",
+    "checkpoint_step", "damaged", "started", "heartbeat", "heartbeat_age_s", "host", "pid", "log",
 ]  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from typing import Final
 
 from fusionrun.errors import UserError
 from fusionrun.plan.plan import Plan
+from fusionrun.plan.stored import sealed
 from fusionrun.regular import read_regular
 from fusionrun.store.atomic import write_json, write_text
 from fusionrun.store.layout import RunLayout, run_id
-from fusionrun.store.runs import create_run, next_free
+from fusionrun.store.runs import create_run, next_free, typed
 from fusionrun.store.status import read_status
 
 MAKING_S: Final = 60.0
@@ -89,7 +90,7 @@ def prepare(
     with _removed_unless_made(layout):
         first(layout)
         write_text(layout.recipe, recipe_text)
-        write_json(layout.plan, plan.to_json())  # the last one: now it is a run
+        write_json(layout.plan, sealed(plan))  # the last one: now it is a run
     return start
 
 
@@ -134,7 +135,7 @@ def _refuse_living(earlier: Sequence[RunLayout]) -> None:
         if found.is_living:
             raise UserError(
                 f"{layout.root}: this run is going on right now: {found.words}\n"
-                f"  `fusionrun status {layout.id}` shows how it stands; "
+                f"  `{typed(layout, 'status')}` shows how it stands; "
                 "--new runs the same recipe beside it"
             )
         if not layout.plan.exists() and _age_s(layout.root) < MAKING_S:

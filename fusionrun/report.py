@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fusionrun.errors import ComponentError, FusionrunError
+from fusionrun.gain import Gain, best_expert, gain_of
 from fusionrun.regular import read_regular
 from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
@@ -18,19 +19,6 @@ from fusionrun.store.status import read_status
 Paths = Mapping[str, Mapping[str, float]]
 PERCENT = {"accuracy", "macro_f1", "ece"}
 HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
-JOINT = ("global", "mean_of_experts")
-
-
-def best_expert(paths: Paths) -> str | None:
-    """The expert with the highest accuracy; None where the heads were not trained."""
-    experts = [name for name in paths if name not in JOINT]
-    return max(experts, key=lambda name: paths[name]["accuracy"]) if experts else None
-
-
-def best_rival(paths: Paths) -> str | None:
-    """The better of best expert and mean of experts, by accuracy; the mean where they tie."""
-    rivals = [name for name in paths if name != "global"][::-1]
-    return max(rivals, key=lambda name: paths[name]["accuracy"]) if rivals else None
 
 
 def how_far(layout: RunLayout) -> str:
@@ -135,15 +123,15 @@ def _verdict(paths: Paths) -> Iterator[str]:
         return
     if "accuracy" not in paths["global"]:
         return
-    best, rival = best_expert(paths), best_rival(paths)
-    if best is None or rival is None:
+    accuracy = {name: metrics["accuracy"] for name, metrics in paths.items()}
+    best, gain = best_expert(accuracy), gain_of(accuracy)
+    if best is None or gain is None:
         return
-    yield f"best expert  {best}, {paths[best]['accuracy']:.2%}"
-    gain = paths["global"]["accuracy"] - paths[rival]["accuracy"]
-    yield f"fusion gain  {gain * 100:+.2f} points {_in_words(gain, rival)}"
+    yield f"best expert  {best}, {accuracy[best]:.2%}"
+    yield f"fusion gain  {gain.points:+.2f} points {_in_words(gain)}"
 
 
-def _in_words(gain: float, rival: str) -> str:
-    if gain < 0:
-        return f"against {rival}: fusing did NOT help here"
-    return f"over {rival}" if gain > 0 else f"to {rival}: level"
+def _in_words(gain: Gain) -> str:
+    if gain.points < 0:
+        return f"against {gain.rival}: fusing did NOT help here"
+    return f"over {gain.rival}" if gain.points > 0 else f"to {gain.rival}: level"

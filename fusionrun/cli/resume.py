@@ -54,4 +54,4 @@ def resume(
         typer.echo(f"starts      {done.verdict.start.replace('T', ' ')} at the earliest")
     typer.echo(f"{'job' if done.executor == 'slurm' else 'process':12}{done.job_id}")
     typer.echo(f"log         {done.layout.log}")
-    typer.echo(next_commands(layout.id))
+    typer.echo(next_commands(layout))

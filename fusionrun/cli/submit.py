@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from fusionrun.recipe.read import Source
     from fusionrun.slurm.client import Slurm, Verdict
+    from fusionrun.store.layout import RunLayout
     from fusionrun.submit.submit import Draft, Order
     from fusionrun.submit.waiting import After
 
@@ -191,24 +192,15 @@ def _submit(drafted: Draft, slurm: Slurm, json: bool) -> None:
     typer.echo(f"\n{what:12}{job_id}")
     typer.echo(f"run         {layout.id}")
     typer.echo(f"log         {layout.log}")
-    typer.echo(next_commands(layout.id, _runs_words(placed)))
+    typer.echo(next_commands(layout))
 
 
-def next_commands(run: str, runs: str = "") -> str:
+def next_commands(layout: RunLayout) -> str:
     """What one does next with a run that goes on."""
-    calls = (f"status {run}{runs}", f"logs {run} -f{runs}", f"cancel {run}{runs}")
-    labels = ("next", "", "")
-    return "\n".join(f"{n:12}fusionrun {call}" for n, call in zip(labels, calls, strict=True))
+    from fusionrun.store.runs import typed
 
-
-def _runs_words(placed: Draft) -> str:
-    """The option that finds the run again, where a bare command would not."""
-    import shlex
-
-    from fusionrun.store.runs import runs_dir
-
-    same = runs_dir(None).absolute() == placed.layout.root.parent
-    return "" if same else f" --runs {shlex.quote(str(placed.layout.root.parent))}"
+    calls = [typed(layout, "status"), f"{typed(layout, 'logs')} -f", typed(layout, "cancel")]
+    return "\n".join(f"{n:12}{call}" for n, call in zip(("next", "", ""), calls, strict=True))
 
 
 def _screen(drafted: Draft) -> str:

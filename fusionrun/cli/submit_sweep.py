@@ -86,12 +86,11 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
 
 
 def _at_once(draft: ArrayDraft) -> str:
-    """How many train at the same time; those that go on already nobody counts."""
-    most = 1 if draft.executor == "local" else draft.settings["array_throttle"]
-    living = sum(slot.fate == "living" for slot in draft.slots)
+    """How many train at the same time."""
+    most = 1 if draft.executor == "local" else draft.throttle
     if not most or not draft.submitted:
         return ""
-    beside = f", beside the {living} that were submitted before" if living else ""
+    beside = f", beside the {draft.living} submitted before" if draft.living else ""
     return f"{most}{beside}"
 
 

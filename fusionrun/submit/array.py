@@ -112,6 +112,20 @@ class ArrayDraft:
         """Those that get a task."""
         return tuple(slot for slot in self.slots if slot.is_submitted)
 
+    @property
+    def living(self) -> int:
+        """How many go on already: in an array that was submitted before, or each by itself."""
+        return sum(slot.fate == "living" for slot in self.slots)
+
+    @property
+    def throttle(self) -> int | None:
+        """How many of a new array may run at once, beside those that go on already: at least one.
+
+        None for no bound. The rest of it is not given back when those have ended.
+        """
+        most: int | None = self.settings["array_throttle"]
+        return most and max(1, most - self.living)
+
 
 class Array(NamedTuple):
     """One array: its directory, its runs in the order of its tasks, its script (empty here)."""
@@ -239,7 +253,7 @@ def _array(slots: tuple[Slot, ...], pythonpath: tuple[str, ...], draft: ArrayDra
             python=sys.executable,
             pythonpath=pythonpath,
             settings=draft.settings,
-            array=(len(slots), draft.settings["array_throttle"]),
+            array=(len(slots), draft.throttle),
             template=draft.template,
         )
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fusionrun.errors import SchedulerError, UserError
 from fusionrun.store.atomic import write_json
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import typed
 from fusionrun.store.status import mark_status, read_status
 from fusionrun.submit.journal import add_event, now, read_submission, write_submission
 from fusionrun.submit.standing import Standing, standing
@@ -89,12 +90,12 @@ def _end_job(layout: RunLayout, found: Standing, slurm: Slurm | None) -> Cancell
 def _kill(layout: RunLayout, found: Standing) -> Cancelled:
     if not found.is_certain:
         raise SchedulerError(
-            f"{layout.id}: {found.words}\n  `fusionrun cancel {layout.id}` without --now reaches "
+            f"{layout.id}: {found.words}\n  `{typed(layout, 'cancel')}` without --now reaches "
             "it by a file, without Slurm"
         )
     if found.pid is None:
         raise UserError(
-            f"{layout.id}: {found.words}, not here\n  `fusionrun cancel {layout.id}` without --now "
+            f"{layout.id}: {found.words}, not here\n  `{typed(layout, 'cancel')}` without --now "
             "reaches it by a file; --now works on that machine"
         )
     _note(layout, "cancel --now")

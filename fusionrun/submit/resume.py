@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fusionrun.errors import UserError
+from fusionrun.errors import SchedulerError, UserError
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import make_folder, write_json, write_text
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import typed
 from fusionrun.store.status import read_status
 from fusionrun.submit.asked import script_of
 from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
@@ -92,8 +95,56 @@ def _resume(
         raise UserError(f"{layout.id}: goes on already: {found.words}")
     plan = read_plan(layout.plan)
     submission = _submission(layout, plan, slurm, executor)
+    if submission.executor == "slurm":
+        _require_answer(layout, slurm)
     wait = _wait(layout, submission, slurm)
     submission = replace(submission, after=wait.after)
+    with _journal_stays(layout):
+        return _handed(layout, plan, submission, slurm, wait, found.words, allow_inexact)
+
+
+def _require_answer(layout: RunLayout, slurm: Slurm) -> None:
+    """Before anything is written: a journal of Slurm's would have it that a job goes on."""
+    try:
+        slurm.ping()
+    except SchedulerError as error:
+        here = typed(layout, "resume")
+        raise type(error)(
+            f"{error}\n  Nothing was written. `{here} --executor local` goes on on this machine, "
+            "in the background, without Slurm."
+        ) from error
+
+
+@contextmanager
+def _journal_stays(layout: RunLayout) -> Iterator[None]:
+    """A run that was trained before stays as it ended where it is refused.
+
+    Where nobody knows whether it was queued the new journal stays: its job is to be looked for.
+    """
+    from fusionrun.slurm.client import SubmitTimeout
+
+    before, trained = read_submission(layout), read_status(layout).attempts > 0
+    try:
+        yield
+    except SubmitTimeout:
+        raise
+    except BaseException:
+        if trained and before is None:
+            layout.submission.unlink(missing_ok=True)
+        elif trained and before is not None:
+            write_submission(layout, before)
+        raise
+
+
+def _handed(
+    layout: RunLayout,
+    plan: Plan,
+    submission: Submission,
+    slurm: Slurm,
+    wait: Wait,
+    was: str,
+    allow_inexact: bool,
+) -> Resumed:
     with rejected_on_error(layout):
         write_submission(layout, submission)
         if allow_inexact:
@@ -109,7 +160,7 @@ def _resume(
     said = ask(layout, slurm, wait.arguments) if submission.executor == "slurm" else None
     job_id = hand_over(layout, slurm, wait.arguments)
     snapshot, waits = str(submission.snapshot["id"]), wait.words if wait.after else ""
-    return Resumed(layout, found.words, submission.executor, job_id, snapshot, waits, said)
+    return Resumed(layout, was, submission.executor, job_id, snapshot, waits, said)
 
 
 def _submission(

@@ -134,8 +134,8 @@ def _ended(submission: Submission | None, status: Status) -> Standing:
     if status.state == "prepared":
         return Standing(False, "never begun")
     if status.state == "queued":
-        return Standing(False, "its job is gone, and had not begun")
-    return Standing(False, f"its process is gone, after epoch {status.epoch}")
+        return Standing(False, "never begun: its job is gone")
+    return Standing(False, f"cut off after epoch {status.epoch}: its process is gone")
 
 
 def _trains_elsewhere(status: Status) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fusionrun.errors import UserError
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import typed
 from fusionrun.submit.journal import Executor, read_submission
 from fusionrun.submit.standing import standing
 
@@ -66,7 +67,7 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
         if kind == "ok" and not found.is_complete:
             raise UserError(
                 f"{layout.root}: --after waits for a run that completes, and this one has ended: "
-                f"{found.words}\n  `fusionrun resume {layout.id}` lets it go on; "
+                f"{found.words}\n  `{typed(layout, 'resume')}` lets it go on; "
                 "--after-any does not mind"
             )
         return Wait(None, (), f"{layout.id} has ended ({found.words}): nothing to wait for")

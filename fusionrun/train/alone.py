@@ -12,6 +12,7 @@ from typing import Any
 from fusionrun.errors import BusyError, TrainingError
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
+from fusionrun.store.runs import typed
 from fusionrun.train.ranks import Ranks
 
 __all__ = ["alone"]
@@ -57,6 +58,6 @@ def _in_words(layout: RunLayout, holder: Mapping[str, Any]) -> str:
     return (
         f"{layout.root}: another process trains this run: process {pid} on {host}{job}, "
         f"since {holder.get('since', '?')}\n"
-        f"  `fusionrun status {layout.id}` shows how it stands, "
-        f"`fusionrun cancel {layout.id}` ends it"
+        f"  `{typed(layout, 'status')}` shows how it stands, "
+        f"`{typed(layout, 'cancel')}` ends it"
     )

@@ -13,6 +13,7 @@ Files are written by the first rank alone, and read by all.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -157,8 +158,16 @@ def newest_whole(
     The first rank chooses, and records every newer one with what is wrong with it.
 
     Raises:
-        TrainingError: another rank cannot read what the first one could.
+        TrainingError: another rank cannot read what the first one could; or there is something
+            else where checkpoints should be, so that none could be written either.
     """
+    folder = layout.checkpoints
+    if ranks.from_first(os.path.lexists(folder) and not folder.is_dir()):
+        raise TrainingError(
+            f"{folder}: not a directory, expected the one of the run's checkpoints: none can be "
+            "read from there, or written\n"
+            "  Fix: put the directory back, or remove this: then the run begins again"
+        )
     loaded = _choose(layout, plan_hash, recorder) if ranks.is_first else None
     name = ranks.from_first(None if loaded is None else loaded.checkpoint.name)
     if name is None or loaded is not None:
@@ -189,7 +198,7 @@ def _load(checkpoint: Checkpoint, plan_hash: str) -> Loaded:
     except (KeyError, SafetensorError, TypeError, ValueError) as error:
         raise Damaged(f"not the files of a checkpoint: {error!r}") from error
     if not known:
-        raise Damaged("it is of another plan")
+        raise Damaged("it is of another plan than this run's: changed, or from another run")
     return Loaded(checkpoint, place, tensors)
 
 

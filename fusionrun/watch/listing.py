@@ -29,7 +29,7 @@ _COLUMNS: Final[dict[str, Justify]] = {
 
 
 def listing(seen: Look, width: int) -> Table:
-    """All runs, a line each. Accuracy is the global head's; gain is over the best expert."""
+    """All runs, a line each. Accuracy is the global head's; gain is as `train` tells it."""
     rows = [_cells(run, result_of(run.facts.layout)) for run in seen.runs]
     return fitted(rows, _COLUMNS, width, least=("best expert", "began"))
 
@@ -64,7 +64,7 @@ def _result_texts(result: Result | None) -> dict[str, str]:
     split = "" if result is None or result.split == "test" else f" ({result.split})"
     return {
         "accuracy": NOTHING if accuracy is None else f"{accuracy:.2%}{split}",
-        "gain": NOTHING if accuracy is None or not best else f"{100 * (accuracy - best[1]):+.2f}",
+        "gain": NOTHING if result is None or result.gain is None else f"{result.gain:+.2f}",
         "best expert": f"{best[0]} {best[1]:.2%}" if best else NOTHING,
     }
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fusionrun.gain import best_expert, gain_of
 from fusionrun.store.layout import RunLayout
 from fusionrun.watch.files import json_object, number, section
 
 __all__ = ["Result", "result_of"]
 
 _SPLITS: Final = ("test", "val", "train")
-_JOINT: Final = frozenset({"global", "mean_of_experts"})
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Result:
         split: that it was measured on.
         accuracy: of the global head; None where the recipe asks for other metrics.
         best_expert: name and accuracy of the best expert; None where heads were not trained.
+        gain: points of accuracy by fusing, as `train` tells it; None with nothing to compare.
         everything: `results.json`: split → path → metric.
     """
 
     split: str
     accuracy: float | None
     best_expert: tuple[str, float] | None
+    gain: float | None
     everything: Mapping[str, Any]
 
 
@@ -39,7 +41,13 @@ def result_of(layout: RunLayout) -> Result | None:
     if split is None:
         return None
     paths = section(content, split)
-    known = {name: number(section(paths, name), "accuracy") for name in paths}
-    experts = [(name, a) for name, a in known.items() if name not in _JOINT and a is not None]
-    best = max(experts, key=lambda pair: pair[1], default=None)
-    return Result(split, known.get("global"), best, content)
+    found = {name: number(section(paths, name), "accuracy") for name in paths}
+    known = {name: accuracy for name, accuracy in found.items() if accuracy is not None}
+    best, gain = best_expert(known), gain_of(known)
+    return Result(
+        split=split,
+        accuracy=known.get("global"),
+        best_expert=(best, known[best]) if best else None,
+        gain=gain.points if gain else None,
+        everything=content,
+    )

@@ -13,6 +13,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from fusionrun.cli.main import list_of_commands, make_app
+from fusionrun.plan.resolve import make_plan
+from fusionrun.plan.stored import sealed
+from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import write_status
 
@@ -318,7 +321,8 @@ def test_against_itself_with_a_change() -> None:
 def test_against_a_run(how: str) -> None:
     run = Path("somewhere", "small-0a1b2c3d-s0")
     run.mkdir(parents=True)
-    (run / "plan.json").write_text(shown("plan", "small.yaml", "--json"))
+    made = make_plan(read_recipe(Path("small.yaml")), Path("runs"))
+    (run / "plan.json").write_text(json.dumps(sealed(made)))
     wanted = {"directory": str(run), "id": run.name, "part of the id": "0a1b"}[how]
     content = data(
         "plan", "small.yaml", "--set", "name=new", "--against", wanted, "--runs", "somewhere"

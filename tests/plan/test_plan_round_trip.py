@@ -14,7 +14,7 @@ from fusionrun.errors import UserError
 from fusionrun.plan.as_recipe import as_recipe
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
-from fusionrun.plan.stored import read_plan
+from fusionrun.plan.stored import read_plan, sealed
 from fusionrun.recipe.read import read_recipe
 from tests.data.needs import shipped_recipes
 
@@ -61,8 +61,27 @@ def test_json_holds_what_programs_rely_on(plan: PlanOf) -> None:
 
 def test_a_stored_plan_is_read_back(plan: PlanOf, tmp_path: Path) -> None:
     made = plan()
-    (tmp_path / "plan.json").write_text(json.dumps(made.to_json()))
+    (tmp_path / "plan.json").write_text(json.dumps(sealed(made)))
     assert read_plan(tmp_path / "plan.json") == made
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda content: content["values"]["seed"].update(value=1), "content of sha256"),
+        (lambda content: content["values"]["name"].update(value="other"), "content of sha256"),
+        (lambda content: content["warnings"].clear(), "content of sha256"),
+        (lambda content: content.pop("sha256"), "no sha256 of its content"),
+    ],
+)
+def test_an_edited_plan_is_refused(
+    change: Callable[[dict[str, Any]], object], got: str, plan: PlanOf, tmp_path: Path
+) -> None:
+    content = sealed(plan())
+    change(content)
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"plan.json: damaged, or edited .*\n  got       {got}"):
+        read_plan(tmp_path / "plan.json")
 
 
 @pytest.mark.parametrize(

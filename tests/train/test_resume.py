@@ -298,7 +298,14 @@ def test_a_checkpoint_of_another_plan_is_skipped(layout: RunLayout, tmp_path: Pa
     other = prepared(tmp_path, "training.batch_size=16")
     layout.checkpoints.rename(other.checkpoints)
     run(other, Script(stop=1))
-    assert events(other, "checkpoint_skipped")[0]["why"] == "it is of another plan"
+    assert events(other, "checkpoint_skipped")[0]["why"].startswith("it is of another plan")
+
+
+def test_what_stands_where_checkpoints_should_be_is_refused(layout: RunLayout) -> None:
+    layout.checkpoints.write_text("no directory")
+    with pytest.raises(TrainingError, match=r"checkpoints: not a directory.*\n  Fix: put the"):
+        run(layout)
+    assert layout.checkpoints.read_text() == "no directory"
 
 
 def test_data_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fusionrun import __version__
+from fusionrun.durations import in_words
 from fusionrun.errors import SchedulerError
 from fusionrun.slurm.client import Slurm
 from fusionrun.slurm.records import Node, Partition, gres_count
@@ -342,9 +343,11 @@ def partition_finding(partition: Partition, nodes: Sequence[Node]) -> Finding:
 def _partition_meaning(partition: Partition, nodes: Sequence[Node]) -> str:
     given = partition.default_time_s
     if given is not None:
-        meaning = f"without slurm.time a run gets {_span(given)}"
+        meaning = f"without slurm.time a run gets {in_words(given)}"
     elif partition.max_time_s is not None:
-        meaning = f"slurm.time up to {_span(partition.max_time_s)}; a longer run goes on in slices"
+        meaning = (
+            f"slurm.time up to {in_words(partition.max_time_s)}; a longer run goes on in slices"
+        )
     else:
         meaning = "set slurm.time, or the scheduler cannot foresee when anything starts"
     away = sum(node.is_out_of_service for node in nodes)
@@ -370,16 +373,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _limit(seconds: int | None) -> str:
-    return "no time limit" if seconds is None else f"{_span(seconds)} at most"
-
-
-def _span(seconds: int) -> str:
-    """`1 d 12 h`, `2 h`, `5 min`: all its parts that are not zero."""
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+    return "no time limit" if seconds is None else f"{in_words(seconds)} at most"
 
 
 _HEADINGS = {"machine": "this machine", "slurm": "the cluster", "partition": "partitions"}

@@ -1,4 +1,4 @@
-"""Durations that a user sets by an environment variable."""
+"""Durations: as a user sets them by an environment variable, and in words."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def seconds_from(environment: Mapping[str, str], variable: str, default: float) 
     if not 0 < seconds < float("inf"):
         raise UserError(f"{variable}: got {given!r}, expected seconds, more than 0")
     return seconds
+
+
+def in_words(seconds: int) -> str:
+    """`1 d 12 h`, `2 h`, `5 min`: all its parts that are not zero."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"

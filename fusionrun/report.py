@@ -15,6 +15,7 @@ from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.status import read_status
+from fusionrun.store.witness import epochs_recorded
 
 Paths = Mapping[str, Mapping[str, float]]
 PERCENT = {"accuracy", "macro_f1", "ece"}
@@ -23,15 +24,24 @@ HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece":
 
 def how_far(layout: RunLayout) -> str:
     """Where a run that did not end well has left its best weights."""
-    epochs = read_status(layout).epoch
+    # (the status is written once a second, or not at all by who was interrupted twice)
+    epochs = max(read_status(layout).epoch, epochs_recorded(layout)[0])
     came = f"after {epochs} whole epoch{'' if epochs == 1 else 's'}"
     try:
         manifest = read_manifest(layout.components("best"))
     except ComponentError:
-        return f"{layout.root}: ended {came}, no weights were saved"
+        return f"{layout.root}: ended {came}, no weights were saved\n{_next(layout)}"
     folder = layout.components("best")
     best = f"best weights so far (epoch {manifest.epoch + 1})"
-    return f"{layout.root}: ended {came}\n{best}  {folder}"
+    return f"{layout.root}: ended {came}\n{best}  {folder}\n{_next(layout)}"
+
+
+def _next(layout: RunLayout) -> str:
+    """What `resume` would do."""
+    from fusionrun.watch.facts import facts_of
+    from fusionrun.watch.post_mortem import how_to_go_on
+
+    return how_to_go_on(facts_of(layout))
 
 
 def results_as_json(layout: RunLayout) -> str:

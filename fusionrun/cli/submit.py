@@ -33,6 +33,8 @@ class ExecutorName(StrEnum):
     local = "local"
 
 
+MISSING = "verdict     missing: the scheduler could not be asked, nor what it allows"
+
 ExecutorOption = Annotated[
     ExecutorName | None,
     typer.Option("--executor", help="slurm, or local: here, in the background, without Slurm"),
@@ -95,7 +97,7 @@ def submit(
         new=new,
     )
     slurm = Slurm()
-    drafted = draft(order, slurm)
+    drafted = draft(order, slurm, may_be_unasked=dry_run)
     if drafted.finished:
         _say_finished(drafted, json)
     elif dry_run:
@@ -155,17 +157,25 @@ def _say_finished(drafted: Draft, json: bool) -> None:
 
 def _dry_run(drafted: Draft, slurm: Slurm, json: bool) -> None:
     from fusionrun.errors import SchedulerError
+    from fusionrun.slurm.client import SchedulerUnreachableError
     from fusionrun.slurm.words import explained
     from fusionrun.submit.submit import script, verdict
 
-    text, said = script(drafted), verdict(drafted, slurm)
+    text, said, unreachable = script(drafted), None, None
+    try:
+        said = verdict(drafted, slurm)
+    except SchedulerUnreachableError as error:
+        unreachable = error
     if json:
         _print_json({"state": "dry run", "script": text, **_verdict_as_json(said)}, drafted)
     else:
         typer.echo(_screen(drafted))
         if text:
             typer.echo(f"\n{text.rstrip()}\n")
-        typer.echo("\n".join(_verdict_lines(said)) or "nothing was written, nothing was started")
+        lines = [MISSING] if unreachable else [*_verdict_lines(said)]
+        typer.echo("\n".join(lines) or "nothing was written, nothing was started")
+    if unreachable:
+        raise unreachable
     if said and not said.accepted:
         raise SchedulerError(explained("Slurm would refuse it", said.words))
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from fusionrun.slurm.client import Slurm
+    from fusionrun.slurm.client import Slurm, Verdict
     from fusionrun.submit.array import Array, ArrayDraft, Queued
     from fusionrun.submit.journal import Executor
     from fusionrun.submit.waiting import After
@@ -51,6 +51,7 @@ def submit_sweep(
         after=after,
         new=new,
         template=template,
+        may_be_unasked=dry_run,
     )
     if not json:
         typer.echo("\n".join(_screen(draft)))
@@ -97,24 +98,37 @@ def _at_once(draft: ArrayDraft) -> str:
 def _dry_run(draft: ArrayDraft, made: Sequence[Array], slurm: Slurm, json: bool) -> None:
     from json import dumps
 
+    from fusionrun.cli.submit import MISSING
     from fusionrun.errors import SchedulerError
+    from fusionrun.slurm.client import SchedulerUnreachableError
     from fusionrun.slurm.words import explained
     from fusionrun.submit.array import verdict_on
 
-    said = [verdict for array in made if (verdict := verdict_on(array, draft, slurm))]
+    made, unreachable = [array for array in made if array.script], None  # (none without Slurm)
+    said: list[Verdict | None] = [None] * len(made)
+    try:
+        said = [verdict_on(array, draft, slurm) for array in made]
+    except SchedulerUnreachableError as error:
+        unreachable = error
     if json:
         scripts = [
-            {"script": array.script, "accepted": verdict.accepted, "verdict": verdict.words}
-            for array, verdict in zip(made, said, strict=False)
+            {
+                "script": array.script,
+                "accepted": verdict and verdict.accepted,
+                "verdict": verdict and verdict.words,
+            }
+            for array, verdict in zip(made, said, strict=True)
         ]
         typer.echo(dumps({"state": "dry run", "arrays": scripts}, indent=2, ensure_ascii=False))
     else:
-        for array, verdict in zip(made, said, strict=False):  # (none here, without Slurm)
+        for array, verdict in zip(made, said, strict=True):
             typer.echo(f"\n{array.script.rstrip()}\n")
-            typer.echo(f"verdict     {verdict.words}")
+            typer.echo(f"verdict     {verdict.words}" if verdict else MISSING)
         typer.echo("nothing was written, nothing was queued")
+    if unreachable:
+        raise unreachable
     for verdict in said:
-        if not verdict.accepted:
+        if verdict and not verdict.accepted:
             raise SchedulerError(explained("Slurm would refuse it", verdict.words))
 
 

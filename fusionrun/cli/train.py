@@ -13,6 +13,7 @@ from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOpt
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fusionrun.recipe.read import Source
     from fusionrun.store.layout import RunLayout
 
 
@@ -49,6 +50,7 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
     from fusionrun.store.runs import runs_dir
 
     source = read_recipe(recipe, settings)
+    _refuse_sweep(source, recipe)
     directory = runs_dir(runs)
     plan = make_plan(source, directory)
     refuse_unsupported(plan)
@@ -61,6 +63,22 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
         typer.echo(start.note)
         _train(start.layout)
     return start.layout
+
+
+def _refuse_sweep(source: Source, recipe: Path) -> None:
+    from shlex import quote
+
+    from fusionrun.errors import Problem, RecipeError
+
+    if source.recipe.sweep is None:
+        return
+    place, name = source.document.place(("sweep",), "key"), quote(str(recipe))
+    fix = (
+        f"`fusionrun submit {name} --executor local` trains its points here, one after the other; "
+        f"`fusionrun train {name} --set sweep=null` this one run without it"
+    )
+    got, expected = "a sweep, which makes several runs", "one run: that is what `train` trains"
+    raise RecipeError([Problem(place, "sweep", got, expected, fix)])
 
 
 def _train(layout: RunLayout) -> None:

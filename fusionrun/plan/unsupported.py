@@ -32,8 +32,6 @@ def _unsupported(recipe: Recipe) -> Iterator[str]:
             yield "data.fusion_holdout"
     if recipe.stages:
         yield "stages"
-    if recipe.sweep is not None:
-        yield "sweep"
     if recipe.training.engine not in {"auto", "eager"}:
         yield "training.engine"
     if recipe.evaluation.missing_views != "none":

@@ -14,7 +14,7 @@ from fusionrun.nearest import nearest
 from fusionrun.recipe.document import Document
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.suggest import fix_for_key, some_of
-from fusionrun.schema.describe import Spot, describe, listed, spot_of
+from fusionrun.schema.describe import MOST_LISTED, Spot, describe, listed, spot_of
 from fusionrun.schema.kinds import Kinds
 
 _MOST_SHOWN = 60
@@ -97,7 +97,8 @@ def _unknown_key(path: Path, document: Document) -> Problem:
     spot = spot_of(parent, document.value)
     written = document.get(parent)
     valid = (spot.keys(written) or spot.keys_of_any_kind()) if spot else ()
-    free = [name for name in valid if name not in written]
+    # Of many keys those that are still free say more; of a few, all are soon read.
+    free = [name for name in valid if name not in written or len(valid) <= MOST_LISTED]
     return Problem(
         place=document.place(path, "key"),
         key=dotted(path),

@@ -31,6 +31,10 @@ class Partition:
         max_time_s: the longest time limit it lets run; None for no limit.
         default_time_s: the limit of a job that gives none; None where that is `max_time_s`.
         num_nodes: how many nodes it has.
+        min_nodes: the fewest a job may have.
+        max_nodes: the most; None for all.
+        max_cpus_per_node: the most CPUs of a node; None for all.
+        max_memory_mb: the most memory of a node; None for all.
         preempt: `OFF`, or what happens to a job that makes room for another.
     """
 
@@ -40,6 +44,10 @@ class Partition:
     max_time_s: int | None
     default_time_s: int | None
     num_nodes: int
+    min_nodes: int = 1
+    max_nodes: int | None = None
+    max_cpus_per_node: int | None = None
+    max_memory_mb: int | None = None
     preempt: str = "OFF"
 
 
@@ -148,6 +156,10 @@ def _partition(record: Mapping[str, str]) -> Partition:
         max_time_s=duration_s(record.get("MaxTime", "")),
         default_time_s=duration_s(record.get("DefaultTime", "")),
         num_nodes=_number(record.get("TotalNodes", "")),
+        min_nodes=_number(record.get("MinNodes", "")),
+        max_nodes=_bound(record.get("MaxNodes", "")),
+        max_cpus_per_node=_bound(record.get("MaxCPUsPerNode", "")),
+        max_memory_mb=_bound(record.get("MaxMemPerNode", "")),
         preempt=record.get("PreemptMode", "OFF"),
     )
 
@@ -184,3 +196,8 @@ def gres_count(gres: str) -> tuple[str, str, int]:
 
 def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
+
+
+def _bound(text: str) -> int | None:
+    """A number, or None for UNLIMITED and what else is none."""
+    return int(text) if text.isdecimal() else None

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO, Final
 
 from fusionrun.errors import ComponentError, Problem
@@ -40,6 +41,9 @@ _BITS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
+
+_TORCHS: Final = (b"PK\x03\x04", b"\x80\x02\x8a")
+"""How a file of torch.save begins: a zip archive, or before torch 1.6 a pickle."""
 
 _FIX: Final = "The file is damaged or not safetensors: copy or export it again."
 
@@ -136,7 +140,12 @@ def _parse(file: BinaryIO, size: int, where: str) -> Header:
 def _header_length(file: BinaryIO, size: int, where: str) -> int:
     if size < LENGTH_BYTES:
         raise _damaged(where, f"a file of {size} bytes", "at least 8, the header's length")
-    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    first = file.read(LENGTH_BYTES)
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER_BYTES and first.startswith(_TORCHS):
+        got, expected = "what torch.save writes: a pickle, which is not read", "a safetensors file"
+        fix = f"`fusionrun convert {quote(where)} -o FILE.safetensors` makes one of it."
+        raise ComponentError(Problem(None, where, got, expected, fix).render())
     if length > MAX_HEADER_BYTES:
         raise _damaged(where, f"a header of {length} bytes", f"at most {MAX_HEADER_BYTES}")
     if length > size - LENGTH_BYTES:

@@ -28,7 +28,7 @@ from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout, run_id, slug
 from fusionrun.store.runs import next_free
 from fusionrun.store.status import read_status
-from fusionrun.submit.asked import refuse_misread, script_of
+from fusionrun.submit.asked import refuse_beyond, refuse_misread, script_of
 from fusionrun.submit.handing import alone, begin, rejected_on_error
 from fusionrun.submit.journal import (
     Executor,
@@ -45,7 +45,7 @@ from fusionrun.submit.local_sweep import MODULE
 from fusionrun.submit.queueing import jobs_of, queue_script
 from fusionrun.submit.snapshot import Snapshot, scan, store
 from fusionrun.submit.standing import standing
-from fusionrun.submit.submit import choose_executor, first_submission
+from fusionrun.submit.submit import choose_executor, first_submission, unasked_where
 from fusionrun.submit.waiting import NO_WAIT, After, Wait, wait_for
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def draft_array(
     after: After | None = None,
     new: bool = False,
     template: str | None = None,
+    may_be_unasked: bool = False,
 ) -> ArrayDraft:
     """Find out how every point stands. Nothing is written.
 
@@ -175,9 +176,10 @@ def draft_array(
         after: a run that all points wait for.
         new: a new run for each point, whatever became of those before.
         template: of the batch script, a user's own.
+        may_be_unasked: as for `draft`.
 
     Raises:
-        RecipeError: settings that Slurm would accept in silence.
+        RecipeError: settings that Slurm would accept in silence, and misread or never start.
         UserError: what they should wait for has failed, or the code cannot be copied.
         SchedulerError: the scheduler is out of reach.
     """
@@ -185,8 +187,10 @@ def draft_array(
     chosen, size = choose_executor(executor, points[0].plan, slurm).executor, ""
     if chosen == "slurm":
         refuse_misread(settings, source)
-        slurm.ping()
-        size = slurm.config().get("MaxArraySize", "")
+        with unasked_where(may_be_unasked):
+            slurm.ping()
+            refuse_beyond(settings, source, slurm)
+            size = slurm.config().get("MaxArraySize", "")
     slots = tuple(_slot(point, runs_dir, slurm, new=new) for point in points)
     return ArrayDraft(
         source=source,

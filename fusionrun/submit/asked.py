@@ -6,7 +6,7 @@ Light enough for `fusionrun plan`: it knows no journal, no snapshot and no queue
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusionrun.errors import Problem, RecipeError
 from fusionrun.plan.plan import Plan
@@ -14,7 +14,10 @@ from fusionrun.recipe.read import Source
 from fusionrun.slurm.checks import problems, time_s
 from fusionrun.store.layout import RunLayout
 
-__all__ = ["limit_s", "refuse_misread", "script_of"]
+if TYPE_CHECKING:
+    from fusionrun.slurm.client import Slurm
+
+__all__ = ["limit_s", "refuse_beyond", "refuse_misread", "script_of"]
 
 
 def refuse_misread(settings: Mapping[str, Any], source: Source) -> None:
@@ -24,6 +27,19 @@ def refuse_misread(settings: Mapping[str, Any], source: Source) -> None:
         RecipeError: all of it at once.
     """
     if found := [_placed(problem, source) for problem in problems(settings)]:
+        raise RecipeError(found)
+
+
+def refuse_beyond(settings: Mapping[str, Any], source: Source, slurm: Slurm) -> None:
+    """Refuse what Slurm would queue and its partition can never start, told as in the recipe.
+
+    Raises:
+        RecipeError: all of it at once.
+        SchedulerError: the scheduler is out of reach.
+    """
+    from fusionrun.slurm.limits import beyond
+
+    if found := [_placed(problem, source) for problem in beyond(settings, slurm.partitions())]:
         raise RecipeError(found)
 
 

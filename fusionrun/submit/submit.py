@@ -10,11 +10,13 @@ from __future__ import annotations
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusionrun.errors import SchedulerError
 from fusionrun.launch import foresee, prepare
 from fusionrun.plan.plan import Plan
 from fusionrun.recipe.read import Source
@@ -22,7 +24,7 @@ from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm as SlurmSection
 from fusionrun.store.atomic import make_folder, write_text
 from fusionrun.store.layout import RunLayout
-from fusionrun.submit.asked import limit_s, refuse_misread, script_of
+from fusionrun.submit.asked import limit_s, refuse_beyond, refuse_misread, script_of
 from fusionrun.submit.forecast import Forecast, forecast, measured
 from fusionrun.submit.handing import rejected_on_error
 from fusionrun.submit.journal import Executor, Submission, now, write_submission
@@ -41,6 +43,7 @@ __all__ = [
     "first_submission",
     "place",
     "script",
+    "unasked_where",
     "verdict",
 ]
 
@@ -118,11 +121,28 @@ def choose_executor(wanted: Executor | None, plan: Plan, slurm: Slurm) -> Chosen
     return Chosen("local", "the recipe has no slurm section, and this machine no sbatch")
 
 
-def draft(order: Order, slurm: Slurm) -> Draft:
+@contextmanager
+def unasked_where(allowed: bool) -> Iterator[None]:
+    """Where it is allowed, a scheduler that is out of reach goes unasked."""
+    try:
+        yield
+    except SchedulerError as error:
+        from fusionrun.slurm.client import SchedulerUnreachableError
+
+        if not allowed or not isinstance(error, SchedulerUnreachableError):
+            raise
+
+
+def draft(order: Order, slurm: Slurm, *, may_be_unasked: bool = False) -> Draft:
     """Find out everything and refuse what cannot work. Nothing is written.
 
+    Args:
+        order: what is wanted.
+        slurm: the cluster.
+        may_be_unasked: for a look alone, a scheduler that is out of reach is no obstacle.
+
     Raises:
-        RecipeError: settings that Slurm would accept in silence.
+        RecipeError: settings that Slurm would accept in silence, and misread or never start.
         UserError: the run is going on already, what it should wait for has failed, or the code
             cannot be copied.
         SchedulerError: the scheduler is out of reach.
@@ -137,7 +157,9 @@ def draft(order: Order, slurm: Slurm) -> Draft:
 
         refuse_misread(settings, order.source)
         world_size, limit = asked_for(settings), limit_s(settings)
-        slurm.ping()
+        with unasked_where(may_be_unasked):
+            slurm.ping()
+            refuse_beyond(settings, order.source, slurm)
     after = order.after
     wait = wait_for(after, chosen.executor, order.runs_dir, slurm) if after else NO_WAIT
     seen = measured(plan, order.runs_dir)

@@ -16,6 +16,7 @@ __all__ = [
     "QUEUE_FORMAT",
     "QueuedJob",
     "Verdict",
+    "bounded_s",
     "duration_s",
     "exit_of",
     "or_empty",
@@ -194,7 +195,7 @@ def _queued_job(line: str) -> QueuedJob | None:
         state=state,
         reason=or_empty(reason),
         run_id=run_id_of(comment.removesuffix(_SEPARATOR)),
-        time_left_s=_time_left_s(left),
+        time_left_s=bounded_s(duration_s(left)),
         start=or_empty(start) or None,
         nodes=or_empty(nodes),
         restarts=int(restarts) if restarts.isdecimal() else 0,
@@ -203,10 +204,9 @@ def _queued_job(line: str) -> QueuedJob | None:
     )
 
 
-def _time_left_s(text: str) -> int | None:
-    """None also for what is left of a year: so much a job without a limit gets."""
-    left = duration_s(text)
-    return None if left is not None and left > _NO_LIMIT_S else left
+def bounded_s(left_s: int | None) -> int | None:
+    """Seconds that a job has left; None where they are those of a job without a limit."""
+    return None if left_s is not None and left_s > _NO_LIMIT_S else left_s
 
 
 def or_empty(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from fusionrun.slurm.parse import LIVING, QueuedJob, run_id_of
+from fusionrun.slurm.parse import LIVING, QueuedJob, bounded_s, run_id_of
 
 __all__ = ["queue"]
 
@@ -57,7 +57,7 @@ def _job(job: Mapping[str, Any], index: int | None, now: float) -> QueuedJob:
         state=state,
         reason="" if reason == "None" else reason,
         run_id=run_id_of(_comment(job.get("comment"))),
-        time_left_s=_left(job, state, now),
+        time_left_s=bounded_s(_left(job, state, now)),
         start=_start(job.get("start_time")),
         nodes=str(job.get("nodes") or ""),
         restarts=_number(job.get("restart_cnt")) or 0,

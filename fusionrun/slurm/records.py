@@ -31,11 +31,11 @@ class Partition:
         max_time_s: the longest time limit it lets run; None for no limit.
         default_time_s: the limit of a job that gives none; None where that is `max_time_s`.
         num_nodes: how many nodes it has.
+        preempt: `OFF`, or what happens to a job that makes room for another.
         min_nodes: the fewest a job may have.
         max_nodes: the most; None for all.
         max_cpus_per_node: the most CPUs of a node; None for all.
-        max_memory_mb: the most memory of a node; None for all.
-        preempt: `OFF`, or what happens to a job that makes room for another.
+        max_memory_mb: megabytes of memory, the most of a node; None for all.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Partition:
     max_time_s: int | None
     default_time_s: int | None
     num_nodes: int
+    preempt: str = "OFF"
     min_nodes: int = 1
     max_nodes: int | None = None
     max_cpus_per_node: int | None = None
     max_memory_mb: int | None = None
-    preempt: str = "OFF"
 
 
 _OUT_OF_SERVICE: Final = frozenset(
@@ -156,7 +156,7 @@ def _partition(record: Mapping[str, str]) -> Partition:
         max_time_s=duration_s(record.get("MaxTime", "")),
         default_time_s=duration_s(record.get("DefaultTime", "")),
         num_nodes=_number(record.get("TotalNodes", "")),
-        min_nodes=_number(record.get("MinNodes", "")),
+        min_nodes=max(1, _number(record.get("MinNodes", ""))),
         max_nodes=_bound(record.get("MaxNodes", "")),
         max_cpus_per_node=_bound(record.get("MaxCPUsPerNode", "")),
         max_memory_mb=_bound(record.get("MaxMemPerNode", "")),

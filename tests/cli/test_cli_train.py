@@ -226,7 +226,6 @@ def test_other_data_under_the_same_recipe_is_trained_again(recipe: Path, tmp_pat
 # --- refusals -------------------------------------------------------------------------------
 
 LATER = {
-    "sweep": ("sweep: {seeds: [0, 1]}\n", "sweep"),
     "stages": ("stages: [{stage: joint, epochs: 2}]\n", "stages"),
     "tracking": ("tracking: {tensorboard: true}\n", "tracking.tensorboard"),
 }
@@ -241,6 +240,17 @@ def test_what_training_cannot_do_yet_is_refused_with_its_place(name: str, tmp_pa
     assert result.exit_code == 2
     assert re.search(rf"^  {re.escape(key)} .*later\.yaml:10", result.stderr, re.M), result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_is_refused_with_the_command_that_trains_it(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(RECIPE + "sweep: {seeds: [0, 1]}\n")
+    result = train(path, tmp_path / "runs")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{path}:10:1  sweep\n")
+    assert f"`fusionrun submit {path} --executor local` trains its points here" in result.stderr
+    assert not (tmp_path / "runs").exists()
+    assert train(path, tmp_path / "runs", "--set", "sweep=null").exit_code == 0
 
 
 def test_a_setting_that_training_cannot_do_yet_is_refused(recipe: Path, tmp_path: Path) -> None:
@@ -378,6 +388,7 @@ def test_a_signal_stops_the_run_with_its_best_weights_saved(recipe: Path, tmp_pa
         manifest = read_manifest(layout.components("best"))
         assert f"best weights so far (epoch {manifest.epoch + 1})" in errors
         assert errors.endswith("interrupted\n")
+        assert f"`fusionrun resume {layout.id} --runs {tmp_path}` goes on from step " in errors
         assert "Traceback" not in errors
         assert read_status(layout).state == "interrupted"
         verify(layout.components("best"))

@@ -134,10 +134,11 @@ def gone(cluster: Cluster, task: str) -> bool:
     return task not in cluster.squeue("-h", "-r", "-o", "%i").split()
 
 
-def test_the_throttle_is_said_to_count_new_tasks_only(cluster: Cluster, folder: Path) -> None:
+def test_a_new_array_leaves_room_for_what_goes_on(cluster: Cluster, folder: Path) -> None:
     later = "--set=slurm.extra={begin: now+1hour}"
     submitted(cluster, folder, later)
     run = sorted((folder / "runs").glob("it-s*-s0"))[0]
     fusionrun(cluster, folder, "cancel", run.name)
     done = fusionrun(cluster, folder, "submit", "r.yaml", later, "--dry-run")
-    assert "at once     2, beside the 5 that were submitted before" in done.stdout
+    assert "at once     1, beside the 5 submitted before" in done.stdout
+    assert "#SBATCH --array=0-0%1" in done.stdout

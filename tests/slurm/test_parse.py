@@ -75,6 +75,15 @@ def test_newer_text_reads_as_the_old(version: str) -> None:
     assert (job.time_left_s, job.nodes) == (240, "gpu01")
 
 
+@pytest.mark.parametrize(
+    ("left", "seconds"), [("364-23:59:12", None), ("UNLIMITED", None), ("10-00:00:00", 864_000)]
+)
+def test_what_is_left_of_slurms_year_is_no_limit(left: str, seconds: int | None) -> None:
+    line = f"7|N/A|RUNNING|0|{left}|2026-11-23T00:53:01|0|n1|None|fusionrun:run|"
+    (job,) = parse.queue(line)
+    assert job.time_left_s == seconds
+
+
 def test_exit_codes_in_pairs_are_read_too() -> None:
     jobs = parse.queue(output("24.05", "squeue.txt"))
     assert (only(jobs, "1").exit_code, only(jobs, "1").signal) == (9, 0)

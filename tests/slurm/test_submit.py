@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 import pytest
 
 import fusionrun
+from fusionrun.launch import prepare
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
 from fusionrun.slurm.client import Slurm
 from fusionrun.slurm.script import header
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
-from fusionrun.store.status import read_status
+from fusionrun.store.status import read_status, write_status
 from fusionrun.submit.journal import Submission, read_events, read_submission
 from fusionrun.submit.preview import CODE
 from fusionrun.submit.queueing import jobs_of
@@ -132,6 +136,9 @@ def test_an_impossible_request_is_refused_in_slurms_words_and_marked(site: Site)
     assert "configuration is not available" in journal(layout).words
     assert events(layout) == ["rejected"]
     assert site.all_jobs(layout) == set()
+    told = site.call("status", layout.id).stdout
+    assert "rejected: Slurm refuses it: " in told
+    assert "configuration is not available" in told
 
 
 def test_what_slurm_would_misread_is_refused_with_its_place(site: Site) -> None:
@@ -140,6 +147,61 @@ def test_what_slurm_would_misread_is_refused_with_its_place(site: Site) -> None:
     assert "r.yaml:9:" in done.stderr
     assert "90 seconds" in done.stderr
     assert not (site.folder / "runs").exists()
+
+
+BEYOND = {
+    "time": (', partition: short, time: "00:10:00"', "slurm.time", "5 min, the limit of partition"),
+    "nodes": (", partition: short, nodes: 3", "slurm.nodes", "at most 2, of the 2 in partition"),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_what_its_partition_can_never_start_is_refused_with_its_place(
+    site: Site, what: str
+) -> None:
+    slurm, key, expected = BEYOND[what]
+    recipe = write_recipe(site.folder / "r.yaml", "far", more=f"slurm: {{{slurm[2:]}}}")
+    done = site.call("submit", recipe)
+    assert done.returncode == 2
+    assert re.search(rf"r\.yaml:9:\d+  {key}\n", done.stderr)
+    assert f"{expected} short" in done.stderr
+    assert not (site.folder / "runs").exists()
+
+
+def test_a_dry_run_without_a_controller_shows_the_script_all_the_same(site: Site) -> None:
+    site.cluster.stop_controller()
+    done = site.call("submit", site.recipe("alone"), "--dry-run")
+    assert done.returncode == 4
+    assert "#SBATCH --nodes=1" in done.stdout
+    assert "verdict     missing" in done.stdout
+    assert "out of reach" in done.stderr
+    assert not (site.folder / "runs").exists()
+
+
+def test_a_resume_that_slurm_refuses_leaves_the_run_as_it_ended(site: Site) -> None:
+    recipe = write_recipe(
+        site.folder / "r.yaml", "again", more="slurm: {extra: {licenses: none_such}}"
+    )
+    layout = interrupted(recipe, site.folder / "runs")
+    done = site.call("resume", layout.id)
+    assert done.returncode == 4
+    assert not layout.submission.exists()
+    told = site.call("status", layout.id).stdout
+    assert "state       stopped: interrupted at the keyboard" in told
+    assert "refused     when it was last to go on: Slurm refuses it: " in told
+    site.cluster.stop_controller()
+    alone = site.call("resume", layout.id)
+    assert alone.returncode == 4
+    assert f"`fusionrun resume {layout.id} --executor local` goes on" in alone.stderr
+    assert not layout.submission.exists()
+
+
+def interrupted(recipe: Path, runs: Path) -> RunLayout:
+    """A run as Ctrl-C in the foreground leaves it before the first checkpoint."""
+    source = read_recipe(recipe)
+    layout = prepare(make_plan(source, runs), source.text, runs, new=False).layout
+    write_status(layout, "interrupted", epoch=0, step=0, attempts=1)
+    return layout
 
 
 def test_without_a_controller_nothing_is_written(site: Site) -> None:
@@ -328,7 +390,7 @@ def test_a_run_after_another_never_waits_for_one_that_failed(site: Site) -> None
     site.cluster.wait(job_of(ok), "CANCELLED")
     refused = site.call("submit", site.recipe("late"), "--after", first.id)
     assert refused.returncode == 2
-    assert "its job is gone, and had not begun" in refused.stderr
+    assert "never begun: its job is gone" in refused.stderr
     accepted = site.call("submit", site.recipe("late", LATER), "--after-any", first.id, "--json")
     assert json.loads(accepted.stdout)["waits_for"] is None
 

@@ -47,6 +47,14 @@ def test_a_header_tells_names_types_shapes_and_metadata() -> None:
     assert header.metadata == {"k": "v"}
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_of_torchs_is_told_what_converts_it(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "my model.pt"
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ComponentError, match=r"`fusionrun convert '.*my model\.pt' -o FILE\."):
+        read_header(path)
+
+
 def test_every_type_of_torch_is_read_as_safetensors_reads_it(tmp_path: Path) -> None:
     from safetensors.torch import _TYPES
 

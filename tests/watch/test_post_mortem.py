@@ -33,6 +33,15 @@ def daemon(why: str, *, age_s: float = 20, number: int = 12, what: str = "JOB") 
     return f"slurmstepd: error: *** {what} {number} ON n1 CANCELLED AT {when}{due} ***\n"
 
 
+def test_memory_of_a_run_without_slurm_is_not_asked_of_slurm(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run").journal(executor="local").status("failed")
+    for found in (
+        cause(made.event("died", code=137)),
+        cause(made.rank_error(0, "CUDA out of memory", kind="OutOfMemoryError")),
+    ):
+        assert "slurm." not in found.advice
+
+
 def test_the_earliest_rank_is_the_culprit(made: Made) -> None:
     made.rank_error(0, "connection closed by peer", age_s=9).rank_error(3, "bad data", age_s=12)
     found = cause(made)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from fusionrun.watch.listing import listing, listing_as_json
-from fusionrun.watch.look import look
-from fusionrun.watch.screen import printable, span, table
-from tests.watch.made import PROGRAM, Made, fusionrun
+from fusionrun.watch.look import Look, look
+from fusionrun.watch.screen import printable, run_lines, span, table
+from tests.watch.made import PROGRAM, Made, fusionrun, job
 
 LONG = "handwritten-digits-1a2b3c4d-s0"
 KEYS = [
@@ -58,6 +60,24 @@ def test_a_run_takes_one_line_of_eighty_columns(tmp_path: Path, what: str) -> No
     lines = shown(made, 80, what)
     assert len(lines) == 2
     assert lines[1].startswith(f"{LONG}  completed")
+
+
+def test_advice_has_the_directory_that_was_looked_in(tmp_path: Path) -> None:
+    Made(tmp_path / "a run" / "a").status("failed")
+    told = fusionrun("status", "a", "--runs", tmp_path / "a run").stdout
+    assert f"`fusionrun resume a --runs '{tmp_path / 'a run'}'` starts it again" in told
+    env = {**os.environ, "FUSIONRUN_RUNS": str(tmp_path / "a run")}
+    assert "`fusionrun resume a` starts it again" in fusionrun("status", "a", env=env).stdout
+
+
+def test_a_job_that_was_cancelled_in_the_queue_did_not_start(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run").journal("cancelled", job_id="12")
+    start = "2026-11-26T11:45:14"
+    (run,) = look([made.layout]).runs
+    lines = dict(run_lines(Look(0.0, (replace(run, job=job("CANCELLED", nodes="", start=start)),))))
+    assert lines["job"] == "12 CANCELLED"
+    lines = dict(run_lines(Look(0.0, (replace(run, job=job("CANCELLED", start=start)),))))
+    assert lines["job"] == "12 CANCELLED, on n1, started 2026-11-26 11:45:14"
 
 
 def test_an_id_is_never_cut_but_folded(tmp_path: Path) -> None:
@@ -156,7 +176,8 @@ def test_runs_shows_the_headline_of_the_results(tmp_path: Path) -> None:
     results = {"test": {name: {"accuracy": value} for name, value in paths.items()}}
     made.layout.results.write_text(json.dumps(results))
     line = shown(made, 120, "runs")[1]
-    assert re.search(r"90\.00%\s+\+5\.00\s+pixels 85\.00%", line)
+    # Over the better of best expert and mean of experts, as `train` has it.
+    assert re.search(r"90\.00%\s+-5\.00\s+pixels 85\.00%", line)
     listed = listing_as_json(look([made.layout]), tmp_path)["runs"][0]
     assert listed["results"] == results
 

@@ -20,7 +20,7 @@ def cancel(
     """Let a run save and stop at its next step, or take it out of the queue."""
     from json import dumps
 
-    from fusionrun.store.runs import find_run, runs_dir
+    from fusionrun.store.runs import find_run, runs_dir, typed
     from fusionrun.submit.cancel import cancel as end
 
     layout = find_run(runs_dir(runs), run)
@@ -30,4 +30,4 @@ def cancel(
         return
     typer.echo(done.words)
     if done.done != "nothing":
-        typer.echo(f"next        fusionrun resume {layout.id}")
+        typer.echo(f"next        {typed(layout, 'resume')}")

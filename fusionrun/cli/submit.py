@@ -127,9 +127,10 @@ def _order(source: Source, runs: str | None) -> Order:
 
 def _text(template: Path | None) -> str | None:
     from fusionrun.errors import UserError
+    from fusionrun.regular import read_regular
 
     try:
-        return template.read_text(encoding="utf-8") if template else None
+        return read_regular(template).decode("utf-8") if template else None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{template}: cannot be read: {error}") from error
 

@@ -133,6 +133,8 @@ def _dry_run(draft: ArrayDraft, made: Sequence[Array], slurm: Slurm, json: bool)
 
 
 def _queued_lines(queued: Queued) -> Iterator[str]:
+    from fusionrun.store.runs import elsewhere
+
     array = queued.array
     if queued.verdict:
         yield f"verdict     {queued.verdict.words}"
@@ -140,7 +142,7 @@ def _queued_lines(queued: Queued) -> Iterator[str]:
         yield f"array       {queued.job_id}: {len(array.slots)} tasks"
     else:
         yield f"process     {queued.job_id}: {len(array.slots)} runs, one after the other"
-    yield "next        fusionrun status"
+    yield f"next        fusionrun status{elsewhere(array.layout.root.parents[1])}"
 
 
 def _print_json(draft: ArrayDraft, queued: Sequence[Queued]) -> None:

@@ -104,8 +104,8 @@ class Checkpoint:
             raise Damaged(f"{MANIFEST} has format {found!r}, expected {FORMAT}")
         if (step := content.get("step")) != self.step:
             raise Damaged(
-                f"{MANIFEST} is of step {step!r}, and the directory is called {self.name}: what "
-                "it is called is not what it holds; called by its step it would be used"
+                f"{MANIFEST} is of step {step!r}, and the directory is called {self.name}: the "
+                "manifest counts, so it is not the checkpoint it is called; renamed it can be used"
             )
         return content
 

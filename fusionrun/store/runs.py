@@ -19,6 +19,7 @@ from fusionrun.store.layout import RunLayout
 
 __all__ = [
     "create_run",
+    "elsewhere",
     "find_run",
     "list_runs",
     "newest_with",
@@ -126,9 +127,12 @@ def next_free(runs_dir: Path, run_id: str) -> str:
 def typed(layout: RunLayout, command: str) -> str:
     """A command about a run as it is typed here: where a bare one would look elsewhere, with
     `--runs`."""
-    here, folder = runs_dir(None), layout.root.parent
-    elsewhere = "" if here.absolute() == folder.absolute() else f" --runs {quote(str(folder))}"
-    return f"fusionrun {command} {layout.id}{elsewhere}"
+    return f"fusionrun {command} {layout.id}{elsewhere(layout.root.parent)}"
+
+
+def elsewhere(runs: Path) -> str:
+    """What a command needs that is to look in this directory of runs: ` --runs DIR`, or nothing."""
+    return "" if runs_dir(None).absolute() == runs.absolute() else f" --runs {quote(str(runs))}"
 
 
 def _is_run(run: RunLayout) -> bool:

@@ -110,7 +110,7 @@ def _require_answer(layout: RunLayout, slurm: Slurm) -> None:
     except SchedulerError as error:
         here = typed(layout, "resume")
         raise type(error)(
-            f"{error}\n  Nothing was written. `{here} --executor local` goes on on this machine, "
+            f"{error}\n  Nothing was written. `{here} --executor local` goes on with it here, "
             "in the background, without Slurm."
         ) from error
 

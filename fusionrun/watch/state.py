@@ -212,7 +212,8 @@ def _pending(facts: Facts, job: QueuedJob) -> RunState:
     meaning = reason.meaning
     if facts.waits_for and job.reason == "Dependency":
         meaning = f"it waits for {facts.waits_for} to end"
-    advice = reason.advice.replace("JOB", job.handle).replace("RUN", facts.id)
+    advice = reason.advice.replace("JOB", job.handle)
+    advice = advice.replace("fusionrun cancel RUN", facts.typed("cancel"))
     return RunState(word, f"job {job.handle}: {meaning}{said}", advice)
 
 

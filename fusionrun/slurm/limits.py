@@ -19,6 +19,8 @@ from fusionrun.slurm.request import processes_per_node
 
 __all__ = ["beyond"]
 
+_FIX: Final = "change it, or ask for another slurm.partition"
+
 _MB: Final = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 
 
@@ -80,7 +82,7 @@ def _nodes(settings: Mapping[str, Any], partition: Partition) -> Iterator[Proble
         return
     bounds = f"{least} to {most}" if least > 1 else f"at most {most}"
     expected = f"{bounds}, of the {partition.num_nodes} in partition {partition.name}"
-    yield Problem(None, "slurm.nodes", str(asked), expected, "or another slurm.partition")
+    yield Problem(None, "slurm.nodes", str(asked), expected, _FIX)
 
 
 def _cpus(settings: Mapping[str, Any], partition: Partition) -> Iterator[Problem]:
@@ -91,7 +93,7 @@ def _cpus(settings: Mapping[str, Any], partition: Partition) -> Iterator[Problem
     key = "gpus_per_node" if settings["cpus_per_task"] is None else "cpus_per_task"
     got = f"{processes * each} CPUs on each node: {processes} × {each}"
     expected = f"at most {most}, the limit of partition {partition.name}"
-    yield Problem(None, f"slurm.{key}", got, expected, "or another slurm.partition")
+    yield Problem(None, f"slurm.{key}", got, expected, _FIX)
 
 
 def _memory(settings: Mapping[str, Any], partition: Partition) -> Iterator[Problem]:
@@ -104,7 +106,7 @@ def _memory(settings: Mapping[str, Any], partition: Partition) -> Iterator[Probl
         return
     expected = f"at most {most} MB, the limit of partition {partition.name}"
     got = f"{settings[key]!r}: {round(asked)} MB on each node"
-    yield Problem(None, f"slurm.{key}", got, expected, "or another slurm.partition")
+    yield Problem(None, f"slurm.{key}", got, expected, _FIX)
 
 
 def _mb(text: str | None) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from fusionrun.regular import last_bytes, read_regular
@@ -66,12 +67,13 @@ def _state(events: Sequence[Event], layout: RunLayout) -> str:
     found = (_STATES.get(str(event.get("event"))) for event in reversed(events))
     state = next((state for state in found if state), "prepared")
     # The results are written before the run says that it has completed.
-    return "completed" if state == "prepared" and layout.results.is_file() else state
+    has_results = any(_objects(lambda: _one_line(layout.results)))
+    return "completed" if state == "prepared" and has_results else state
 
 
 def _outcome(layout: RunLayout) -> Mapping[str, Any]:
     """How the last attempt ended, by its own word; empty while one goes on."""
-    for content in _objects(lambda: b"".join(read_regular(layout.outcome).split(b"\n"))):
+    for content in _objects(lambda: _one_line(layout.outcome)):
         if content.get("outcome") in ("completed", "stopped", "failed"):
             return content
     return {}
@@ -82,6 +84,11 @@ def _last_attempt(events: Sequence[Event]) -> dict[str, Any]:
     started = next((e for e in reversed(events) if e.get("event") == "started"), {})
     kinds = {"pid": int, "host": str, "job_id": str}
     return {key: started[key] for key, kind in kinds.items() if isinstance(started.get(key), kind)}
+
+
+def _one_line(path: Path) -> bytes:
+    """A file of one JSON object; its line breaks stand between values and mean nothing."""
+    return read_regular(path).replace(b"\n", b"")
 
 
 def _objects(read: Callable[[], bytes]) -> Iterator[Mapping[str, Any]]:

@@ -20,11 +20,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fusionrun.cli.main import make_app
+from fusionrun.report import how_far
 from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.manifest import read_manifest
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
+from tests.watch.made import Made
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
@@ -374,6 +376,12 @@ def _with_metrics(runs: Path, before: set[str]) -> RunLayout:
                 return run
         time.sleep(0.1)
     raise TimeoutError("no epoch was done within a minute")
+
+
+def test_whoever_is_interrupted_thrice_is_told_of_every_epoch(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run").status("running", epoch=0, step=0)
+    made.layout.metrics.write_text('{"epoch": 0, "step": 10}\n{"epoch": 1, "step": 20}\n')
+    assert "ended after 2 whole epochs, no weights were saved" in how_far(made.layout)
 
 
 @pytest.mark.slow

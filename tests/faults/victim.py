@@ -147,8 +147,10 @@ class _Boundaries:
         """From now on."""
         from fusionrun.store import atomic
 
+        reading = os.open
         for name in CALLS:
             setattr(os, name, self._watched(getattr(os, name), name in WRITES))
+        os.open = _opened_by(reading, os.open)  # type: ignore[assignment]
         fdopen, exchange = os.fdopen, atomic._exchange
         os.fdopen = lambda *a, **k: _File(fdopen(*a, **k), self)  # type: ignore[assignment]
         atomic._exchange = self._watched(exchange, False)
@@ -177,6 +179,16 @@ class _Boundaries:
     def die(self) -> None:
         """As the kernel would have it: nothing is flushed, no handler runs."""
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _opened_by(reading: Callable[..., int], counted: Callable[..., int]) -> Callable[..., int]:
+    """Not to wait for whoever writes is asked for by those alone who only read."""
+
+    def opened(path: Any, flags: int, *arguments: Any, **named: Any) -> int:
+        call = reading if flags & os.O_NONBLOCK else counted
+        return call(path, flags, *arguments, **named)
+
+    return opened
 
 
 class _File:

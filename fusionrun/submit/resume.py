@@ -117,9 +117,9 @@ def _require_answer(layout: RunLayout, slurm: Slurm) -> None:
 
 @contextmanager
 def _journal_stays(layout: RunLayout) -> Iterator[None]:
-    """A run that was trained before stays as it ended where it is refused.
+    """A run that was trained before stays as it ended where the scheduler refuses it.
 
-    Where nobody knows whether it was queued the new journal stays: its job is to be looked for.
+    Where it may have been queued all the same the new journal stays: its job is to be looked for.
     """
     from fusionrun.slurm.client import SubmitTimeout
 
@@ -128,7 +128,7 @@ def _journal_stays(layout: RunLayout) -> Iterator[None]:
         yield
     except SubmitTimeout:
         raise
-    except BaseException:
+    except SchedulerError:
         if trained and before is None:
             layout.submission.unlink(missing_ok=True)
         elif trained and before is not None:

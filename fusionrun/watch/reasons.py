@@ -1,4 +1,4 @@
-"""Slurm's words for why a job waits: what they mean, and what can be done.
+"""Slurm's words for why a job waits, or was refused: what they mean, and what can be done.
 
 Names as in slurm's job_reason_string() (src/common/slurm_protocol_defs.c, 22.05 to 24.05).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Reason", "reason_of"]
+__all__ = ["Reason", "reason_of", "refusal"]
 
 
 class Reason(NamedTuple):
@@ -135,3 +135,17 @@ def _limit(name: str) -> Reason:
     if _FOR_EVER.search(name):
         return Reason(f"it asks for more than a limit {whose} allows one job ({name})", _ASK_LESS)
     return Reason(f"a limit {whose} is reached ({name})", _QUOTA)
+
+
+def refusal(words: str, run: str) -> str:
+    """Why a run was not taken, on one line: what was asked, what was said, what to do.
+
+    Args:
+        words: an error's message.
+        run: the run's id, which the line need not repeat.
+    """
+    lines = [line.strip().rstrip(".") for line in words.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    asked = lines[0].removeprefix(f"{run}: ")
+    return f"{asked}: {'. '.join(lines[1:])}" if lines[1:] else asked

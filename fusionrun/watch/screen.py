@@ -13,7 +13,8 @@ from fusionrun.watch.columns import NOTHING, Justify, fitted
 from fusionrun.watch.files import number, text
 from fusionrun.watch.look import Look, SeenRun
 from fusionrun.watch.progress import slices_left
-from fusionrun.watch.state import ENDED, refusal
+from fusionrun.watch.reasons import refusal
+from fusionrun.watch.state import ENDED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,7 +152,7 @@ def run_lines(seen: Look) -> Iterator[tuple[str, str]]:
         yield "what to do", state.advice
     refused = text(facts.last_event("rejected"), "words")
     if refused and state.word != "rejected":
-        yield "refused", f"when it was last to go on: {refusal(facts, refused)}"
+        yield "refused", f"when it was last to go on: {refusal(refused, facts.id)}"
     yield from _progress_lines(run)
     if run.heartbeat_age_s is not None:
         where = f", process {facts.pid} on {facts.host}" if facts.host else ""

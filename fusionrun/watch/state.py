@@ -13,18 +13,9 @@ from typing import Final, Literal, TypeAlias
 from fusionrun.slurm.parse import QueuedJob
 from fusionrun.watch.facts import WAITING, Facts
 from fusionrun.watch.post_mortem import Cause, cause_of, how_to_go_on, last_words
-from fusionrun.watch.reasons import reason_of
+from fusionrun.watch.reasons import reason_of, refusal
 
-__all__ = [
-    "ENDED",
-    "HUNG_S",
-    "RunState",
-    "Unreachable",
-    "Word",
-    "heartbeat_age_s",
-    "refusal",
-    "state_of",
-]
+__all__ = ["ENDED", "HUNG_S", "RunState", "Unreachable", "Word", "heartbeat_age_s", "state_of"]
 
 Word: TypeAlias = Literal[
     "preparing",
@@ -266,18 +257,9 @@ def _over(facts: Facts, job: QueuedJob | None, now: float) -> RunState:
 
 
 def _rejected(facts: Facts) -> RunState:
-    why = refusal(facts, facts.handed_words) or "the scheduler refused it"
+    why = refusal(facts.handed_words, facts.id) or "the scheduler refused it"
     again = f"`{facts.typed('resume')}`, or change the recipe and submit it again."
     return RunState("rejected", why, again)
-
-
-def refusal(facts: Facts, words: str) -> str:
-    """Why a run was not taken, on one line: what was asked, what was said, what to do."""
-    lines = [line.strip().rstrip(".") for line in words.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    asked = lines[0].removeprefix(f"{facts.id}: ")
-    return f"{asked}: {'. '.join(lines[1:])}" if lines[1:] else asked
 
 
 def _was_cancelled(facts: Facts, cause: Cause | None) -> bool:

@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from fusionrun.errors import ComponentError, FusionrunError, Problem, UserError
 from fusionrun.nearest import did_you_mean
 from fusionrun.store import atomic
+from fusionrun.store.foreign import DAMAGED, SAVE_AGAIN, Misfit, misfit
 from fusionrun.store.safetensors_header import (
     TensorInfo,
     open_component,
@@ -38,9 +39,6 @@ _METADATA: Final = {"format": "pt"}
 _FORBIDDEN_NAME: Final = "__metadata__"
 _GLOBAL: Final = re.compile(r"(?:GLOBAL|Unsupported class) ([\w.]+)")
 _FOREIGN: Final = "a state dict written by torch.save(model.state_dict(), …)"
-_TRUST: Final = (
-    "A pickle can run any code. Whoever has written the file can write its state dict alone."
-)
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,11 @@ def _refuse_same(source: Path, output: Path) -> None:
 
 
 def _loaded(source: Path) -> Any:
-    import torch
-
     try:
         with open_component(source) as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            if found := misfit(file):
+                raise _refused(source, found)
+            return _read(file)
     except FusionrunError:
         raise
     except OSError as error:
@@ -163,17 +161,31 @@ def _loaded(source: Path) -> Any:
         raise _unreadable(source, error) from error
 
 
+def _read(file: BinaryIO) -> Any:
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's inner workings: nothing the user can change
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _unreadable(source: Path, error: Exception) -> ComponentError:
+    """Never in torch's words: they advise to read the file without the restriction."""
+    asked = _GLOBAL.search(str(error))
+    if asked or type(error).__name__ == "UnpicklingError":
+        what = f"asks for {asked[1]}" if asked else "torch's restricted reader cannot read"
+        got = f"a pickle that {what}; nothing of it was run"
+        expected = "tensors and plain containers alone, as torch.save writes them by itself"
+        return ComponentError(Problem(None, str(source), got, expected, SAVE_AGAIN).render())
+    return _refused(source, DAMAGED)
+
+
+def _refused(source: Path, found: Misfit) -> ComponentError:
     if _is_safetensors(source):
-        fix = "Nothing to convert: `weights:` takes it as it is."
-        return ComponentError(Problem(None, str(source), "safetensors", _FOREIGN, fix).render())
-    if asked := _GLOBAL.search(str(error)):
-        got = f"a pickle that asks for {asked[1]}; nothing of it was run"
-        expected = "tensors and plain containers alone"
-        return ComponentError(Problem(None, str(source), got, expected, _TRUST).render())
-    first = (str(error).splitlines() or [""])[0][:200]
-    got = f"{type(error).__name__}: {first}"
-    return ComponentError(Problem(None, str(source), got, _FOREIGN).render())
+        found = Misfit("safetensors", "Nothing to convert: `weights:` takes it as it is.")
+    return ComponentError(Problem(None, str(source), found.what, _FOREIGN, found.fix).render())
 
 
 def _is_safetensors(source: Path) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,66 @@ def test_what_is_no_state_dict_is_refused_with_what_it_is(
     with pytest.raises(ComponentError, match=message):
         convert(saved(content), here / "x.safetensors")
     assert not (here / "x.safetensors").exists()
+
+
+def written(content: bytes) -> Path:
+    Path("x.pt").write_bytes(content)
+    return Path("x.pt")
+
+
+def zipped(name: str) -> Path:
+    with zipfile.ZipFile("x.pt", "w") as archive:
+        archive.writestr(name, "")
+    return Path("x.pt")
+
+
+def scripted() -> Path:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), "x.pt")
+    return Path("x.pt")
+
+
+def of_another_protocol() -> Path:
+    torch.save({"a": {1, 2}}, "x.pt", pickle_protocol=4)
+    return Path("x.pt")
+
+
+def halved(path: Path) -> Path:
+    return written(path.read_bytes()[: path.stat().st_size // 2])
+
+
+MISFITS: dict[str, tuple[Callable[[], Path], str]] = {
+    "empty": (lambda: written(b""), "an empty file"),
+    "text": (lambda: written(b"hello\n"), "a file of another kind"),
+    "plain pickle": (lambda: written(pickle.dumps(state())), "a plain pickle"),
+    "oldest pickle": (lambda: written(pickle.dumps({"a": 1}, 0)), "a plain pickle"),
+    "half": (lambda: halved(saved(state())), "a zip archive that is cut short"),
+    "another protocol": (of_another_protocol, "a pickle that torch's restricted reader cannot"),
+    "other zip": (lambda: zipped("a.txt"), "a zip archive of something else"),
+    "program": (scripted, "a TorchScript archive"),
+    "whole model": (lambda: saved(nn.Linear(2, 2)), "a pickle that asks for torch.nn.modules"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("kind", MISFITS)
+def test_what_cannot_be_read_is_named_without_torchs_advice(
+    here: Path, kind: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    make, what = MISFITS[kind]
+    path = make()
+    recwarn.clear()
+    with pytest.raises(ComponentError, match=rf"x\.pt\n  got       {what}") as refused:
+        convert(path, here / "x.safetensors")
+    said = str(refused.value)
+    assert "torch.save" in said
+    assert "weights_only" not in said
+    assert list(recwarn) == []
+
+
+def test_the_old_format_cut_short_is_said_to_be(here: Path) -> None:
+    torch.save(state(), "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(ComponentError, match=r"of torch\.save that is cut short[^✗]*once more"):
+        convert(halved(Path("x.pt")), here / "x.safetensors")
 
 
 def test_a_key_that_is_not_there_gets_the_nearest(here: Path) -> None:

@@ -146,4 +146,15 @@ class BusyError(FusionrunError):
 
 
 class TrainingError(FusionrunError):
-    """Training cannot go on."""
+    """Training cannot go on.
+
+    Attributes:
+        what: happened, without what to do about it.
+        fix: what to do, as an order; empty where nobody knows.
+        repeats: whether the run as it is would only come to the same end again.
+    """
+
+    def __init__(self, what: str, fix: str = "", *, repeats: bool = False) -> None:
+        again = "" if repeats else "; then `fusionrun resume` goes on"
+        super().__init__(f"{what}\n  Fix: {fix}{again}" if fix else what)
+        self.what, self.fix, self.repeats = what, fix, repeats

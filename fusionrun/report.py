@@ -24,6 +24,8 @@ HEADINGS = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece":
 
 def how_far(layout: RunLayout) -> str:
     """Where a run that did not end well has left its best weights."""
+    if not layout.root.is_dir():
+        return f"{layout.root}: the run's directory is not there any more"
     # (the status is written once a second, or not at all by who was interrupted twice)
     epochs = max(read_status(layout).epoch, epochs_recorded(layout)[0])
     came = f"after {epochs} whole epoch{'' if epochs == 1 else 's'}"

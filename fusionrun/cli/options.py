@@ -65,8 +65,9 @@ def known_errors(command: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             if debugging:
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"cannot go on: {where}{error.strerror or error}", err=True)
+            from fusionrun.store.disk_errors import in_words
+
+            typer.echo(f"cannot go on: {in_words(error)}", err=True)
             _write_no_more()
             raise typer.Exit(FusionrunError.exit_code) from error
 

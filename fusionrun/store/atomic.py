@@ -112,7 +112,8 @@ def require_space(folder: Path, size: int) -> None:
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < size:
-        raise OSError(errno.ENOSPC, f"{size:,} bytes are to be written, {free:,} are free", folder)
+        words = f"{size:,} bytes are to be written, {free:,} are free"
+        raise OSError(errno.ENOSPC, words, str(folder))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fusionrun.errors import BusyError, TrainingError
+from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
 from fusionrun.store.runs import typed
@@ -36,7 +37,8 @@ def alone(layout: RunLayout, ranks: Ranks) -> Iterator[None]:
             except Held as error:
                 refusal = _in_words(layout, error.holder)
             except OSError as error:
-                raise TrainingError(f"{layout.root}: cannot be written: {error}") from error
+                what = f"{layout.root}: cannot be written: {in_words(error)}"
+                raise TrainingError(what, way_out(error)) from error
         refusal = ranks.from_first(refusal)
         if refusal:
             raise BusyError(refusal)

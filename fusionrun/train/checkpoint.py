@@ -99,8 +99,9 @@ class Loaded:
         except (KeyError, RuntimeError, ValueError) as error:
             raise TrainingError(
                 f"{self.checkpoint.path}: written by fusionrun {self._version}, and does "
-                f"not fit the network that {__version__} builds from the same plan: {error}. "
-                "Fix: go on with that version, or train anew with `fusionrun train --new`"
+                f"not fit the network that {__version__} builds from the same plan: {error}",
+                "go on with that version, or train anew with `fusionrun train --new`",
+                repeats=True,
             ) from error
         epochs.take_back(self.place, best, tally)
         generators = self.place["generators"]

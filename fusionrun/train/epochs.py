@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +31,8 @@ from fusionrun.train.tables import Table, epoch_order, spans
 
 State = Mapping[str, Mapping[str, Tensor]]
 LOWER_IS_BETTER = {"nll"}
-_FIX = "Fix: a lower learning rate, a gradient clip, or precision float32"
+_FIX = "try a lower learning rate, a gradient clip, or precision float32"
+_ANOTHER = ". The changed recipe is another run; this one, resumed, would come to the same end"
 
 
 @dataclass
@@ -205,8 +206,14 @@ class Epochs:
         self._left_out += 1
         allowed = self._step.updater.max_skipped
         if self._left_out > allowed:
-            raise TrainingError(_halted(step, losses, groups, allowed))
+            self._take_back_to(step - 1)
+            raise _halted(step, losses, groups, allowed)
         self._recorder.event("step_skipped", step=step, losses=losses, gradients=groups)
+
+    def _take_back_to(self, steps: int) -> None:
+        """The steps after these moved no weights: nobody shall read that the run came further."""
+        more = self.steps - steps
+        self.where = replace(self.where, batch=self.where.batch - more, steps=steps)
 
     def _nonfinite_losses(self, tally: Tally, number: int) -> list[str]:
         names = term_names(self._experts, self._step.losses)
@@ -358,7 +365,8 @@ def evaluated(plan: Plan, step: Step, table: Table) -> dict[str, Metrics]:
     paths = path_metrics(experts, overall, table.labels, names, heads_trained(plan))
     bad = [path for path, metrics in paths.items() if not math.isfinite(metrics["nll"])]
     if bad:
-        raise TrainingError(f"the network's outputs are not finite: {', '.join(bad)}. {_FIX}")
+        what = f"the network's outputs are not finite: {', '.join(bad)}"
+        raise TrainingError(what, _FIX + _ANOTHER, repeats=True)
     return paths
 
 
@@ -370,19 +378,16 @@ def copied_state(step: Step) -> State:
     }
 
 
-def _halted(step: int, losses: Sequence[str], groups: Sequence[str], allowed: int) -> str:
+def _halted(step: int, losses: Sequence[str], groups: Sequence[str], allowed: int) -> TrainingError:
     bad = [f"loss {name}" for name in losses] + [f"gradient of {name}" for name in groups]
     how_many = f"the {allowed} steps that may be left out are used up; " if allowed else ""
+    what = f"step {step}: not finite: {', '.join(bad)}; {how_many}the weights are those before it"
     more = "" if allowed else ", or training.max_skipped_steps to leave such steps out"
-    return (
-        f"step {step}: not finite: {', '.join(bad)}; {how_many}"
-        f"the weights are those before it. {_FIX}{more}"
-    )
+    return TrainingError(what, f"{_FIX}{more}{_ANOTHER}", repeats=True)
 
 
 def _refuse_nonfinite(losses: Mapping[str, float], steps: int) -> None:
     bad = [f"loss {name}" for name, value in losses.items() if not math.isfinite(value)]
     if bad:
-        raise TrainingError(
-            f"not finite in the epoch that ended at step {steps}: {', '.join(bad)}. {_FIX}"
-        )
+        what = f"not finite in the epoch that ended at step {steps}: {', '.join(bad)}"
+        raise TrainingError(what, _FIX + _ANOTHER, repeats=True)

@@ -24,6 +24,7 @@ from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
 from fusionrun.store.checkpoints import remove_checkpoints
 from fusionrun.store.components import save_components
+from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.manifest import read_manifest
 from fusionrun.store.status import State as RunState
@@ -105,10 +106,14 @@ def _attempted(attempt: Attempt, layout: RunLayout, term_asks: bool, fresh: bool
         except KeyboardInterrupt:
             attempt.end("interrupted", INTERRUPT)
             raise
+        except OSError as error:
+            what = f"{layout.root}: the run cannot go on: {in_words(error)}"
+            known = TrainingError(what, way_out(error))
+            known.__cause__ = error  # for the record, which is made before it is raised
+            attempt.failed(known)
+            raise known from error
         except Exception as error:
             attempt.failed(error)
-            if isinstance(error, OSError):
-                raise TrainingError(f"{layout.root}: the run cannot go on: {error}") from error
             raise
         finally:
             attempt.close()
@@ -345,8 +350,9 @@ class Attempt:
         record_error(self._layout, self._ranks, self._came[1], error)
         # A full disk, of all errors, must not be hidden by failing to record it.
         with suppress(OSError):
-            self._recorder.event("failed", kind=type(error).__name__, error=str(error))
-            self._end("failed", "failed", str(error))
+            what = error.what if isinstance(error, TrainingError) else str(error)
+            self._recorder.event("failed", kind=type(error).__name__, error=what)
+            self._end("failed", "failed", what)
 
     def _end(self, state: RunState, outcome: str, reason: str) -> None:
         if self._epochs is not None and self._epochs.best.state:

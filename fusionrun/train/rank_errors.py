@@ -7,6 +7,7 @@ import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from fusionrun.errors import FusionrunError, TrainingError
 from fusionrun.store.atomic import make_folder, write_json
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.ranks import RankError, RankPlace, Ranks
@@ -37,7 +38,10 @@ def record_error(
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "step": step,
         "kind": type(error).__name__,
-        "error": str(error),
+        "error": error.what if isinstance(error, TrainingError) else str(error),
+        "known": isinstance(error, FusionrunError),
+        "fix": error.fix if isinstance(error, TrainingError) else "",
+        "repeats": isinstance(error, TrainingError) and error.repeats,
         "traceback": "".join(traceback.format_exception(error)),
     }
     with suppress(OSError):

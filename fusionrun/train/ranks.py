@@ -78,8 +78,8 @@ class RankError(TrainingError):
         absent: the ranks that did not answer when this one had failed; None where nobody knows.
     """
 
-    def __init__(self, message: str, absent: tuple[int, ...] | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, fix: str = "", *, absent: tuple[int, ...] | None = None) -> None:
+        super().__init__(what, fix)
         self.absent = absent
 
 
@@ -241,7 +241,7 @@ class Ranks:
         except RuntimeError as error:  # gloo, nccl and the store have no narrower one
             self._broken = True
             absent = absent_ranks(self._store, self.rank, self.size) if self._store else None
-            raise RankError(_lost(self._place, what, error, absent), absent) from error
+            raise RankError(*_lost(self._place, what, error, absent), absent=absent) from error
 
 
 SINGLE: Final = Ranks()
@@ -284,7 +284,7 @@ def join_ranks(device: torch.device) -> Ranks:
             device_id=own,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise RankError(_not_joined(place, timeout, error)) from error
+        raise RankError(*_not_joined(place, timeout, error)) from error
     return Ranks(place, store)
 
 
@@ -376,19 +376,22 @@ def _ipv4_of(interface: str) -> str | None:
     return socket.inet_ntoa(answer[20:24])
 
 
-def _lost(place: RankPlace, what: str, error: Exception, absent: tuple[int, ...] | None) -> str:
+def _lost(
+    place: RankPlace, what: str, error: Exception, absent: tuple[int, ...] | None
+) -> tuple[str, str]:
+    """What to tell of a lost rank, and what to do."""
     found = "All ranks answer by now" if absent == () else "Another rank has ended or hangs"
     if absent:
         listed = ", ".join(map(str, absent))
         found = f"Without an answer: rank{'s' * (len(absent) > 1)} {listed}"
     return (
-        f"{place.describe()}: {what} failed: {_first_line(error)}. {found}. "
-        "Fix: look at the earliest rank error in the run's logs; a rank that left none was killed "
-        f"(memory, node, scancel) or hangs. If ranks are only slow, raise {TIMEOUT_VARIABLE}"
+        f"{place.describe()}: {what} failed: {_first_line(error)}. {found}",
+        "look at the earliest rank error in the run's logs; a rank that left none was killed "
+        f"(memory, node, scancel) or hangs. If ranks are only slow, raise {TIMEOUT_VARIABLE}",
     )
 
 
-def _not_joined(place: RankPlace, timeout: timedelta, error: Exception) -> str:
+def _not_joined(place: RankPlace, timeout: timedelta, error: Exception) -> tuple[str, str]:
     reason = _first_line(error)
     if "EADDRINUSE" in reason or "already in use" in reason:
         fix = "the port is taken: start the job again, it will choose another"
@@ -401,8 +404,8 @@ def _not_joined(place: RankPlace, timeout: timedelta, error: Exception) -> str:
         )
     return (
         f"{place.describe()}: joining the other ranks failed, "
-        f"with {timeout.total_seconds():g} s for it: {reason}. "
-        f"Fix: {fix}; {TIMEOUT_VARIABLE} sets how long to wait"
+        f"with {timeout.total_seconds():g} s for it: {reason}",
+        f"{fix}; {TIMEOUT_VARIABLE} sets how long to wait",
     )
 
 

@@ -5,7 +5,6 @@ Of several ranks only the first writes; on the others all of this is silence.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import statistics
@@ -26,6 +25,7 @@ from fusionrun.store.atomic import (
     write_bytes,
     write_json,
 )
+from fusionrun.store.disk_errors import in_words
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import State, read_status, write_status
 
@@ -147,8 +147,8 @@ class Recorder:
 
     def sync_metrics(self) -> None:
         """Make the metrics last. Raises OSError where they cannot even be written."""
-        if not self._lines.write():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.layout.metrics))
+        if error := self._lines.write():
+            raise error
         with suppress(FileNotFoundError):
             sync_file(self.layout.metrics)
 
@@ -183,8 +183,8 @@ class _Lines:
             self._waiting.append((path, line))
         self.write()
 
-    def write(self) -> bool:
-        """Write all that waits; whether nothing waits any more."""
+    def write(self) -> OSError | None:
+        """Write all that waits; what stands in the way, None where nothing waits any more."""
         with self._turn:
             try:
                 while self._waiting:
@@ -192,13 +192,13 @@ class _Lines:
                     self._waiting.popleft()
             except OSError as error:
                 self._warn(error)
-                return False
-        return True
+                return error
+        return None
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:
             words = "training goes on, and records wait until they can be written"
-            print(f"warning: {error}; {words}", file=sys.stderr, flush=True)
+            print(f"warning: {in_words(error)}; {words}", file=sys.stderr, flush=True)
         self._warned = True
 
 

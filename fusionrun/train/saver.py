@@ -19,6 +19,7 @@ from fusionrun.errors import TrainingError
 from fusionrun.schema.training import Checkpoints
 from fusionrun.store.atomic import require_space
 from fusionrun.store.checkpoints import list_checkpoints, remove_checkpoints, save_checkpoint
+from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.checkpoint import Loaded, Origin, Snapshot, copied
 from fusionrun.train.epochs import Epochs
@@ -144,15 +145,22 @@ class Saver:
 
     def _failed(self, error: OSError) -> None:
         self._failures += 1
-        there = f"{self._newest.name} stays" if self._newest else "there is none before it"
+        why = f"{in_words(error)}; {self._newest_words}"
         self._recorder.event("checkpoint_failed", error=str(error), failures=self._failures)
         if self._failures >= FAILURES:
-            raise TrainingError(
-                f"no checkpoint could be written, {FAILURES} times in a row: {error}; {there}. "
-                "Fix: make room or mend the file system, then `fusionrun resume` goes on"
-            ) from error
-        words = f"a checkpoint could not be written: {error}; {there}; it is tried once more"
+            what = f"no checkpoint could be written, {FAILURES} times in a row: {why}"
+            raise TrainingError(what, way_out(error)) from error
+        words = f"a checkpoint could not be written: {why}; it is tried once more"
         print(f"warning: {words}", file=sys.stderr, flush=True)
+
+    @property
+    def _newest_words(self) -> str:
+        is_there = self._newest is not None and self._newest.path.is_dir()
+        return (
+            f"{self._newest.name} stays"
+            if self._newest and is_there
+            else "there is none to go on from"
+        )
 
     def close(self) -> None:
         """End the thread, after what it has begun."""

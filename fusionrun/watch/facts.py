@@ -70,6 +70,9 @@ class RankError:
         traceback: as Python prints it.
         ranks: how many there were.
         absent: which did not answer when this one had failed; None where it did not know.
+        known: fusionrun raised it on purpose: the message says all that a traceback would.
+        fix: what to do about it, as an order; may be empty.
+        repeats: the run as it is would only come to the same end again.
     """
 
     rank: int
@@ -81,6 +84,9 @@ class RankError:
     traceback: str
     ranks: int = 0
     absent: tuple[int, ...] | None = None
+    known: bool = False
+    fix: str = ""
+    repeats: bool = False
 
     @property
     def headline(self) -> str:
@@ -325,6 +331,9 @@ def _rank_error(content: Mapping[str, Any]) -> RankError | None:
         traceback=text(content, "traceback"),
         ranks=min(whole(content, "ranks"), MOST_RANKS),
         absent=tuple(n for n in absent if isinstance(n, int)) if isinstance(absent, list) else None,
+        known=content.get("known") is True,
+        fix=text(content, "fix"),
+        repeats=content.get("repeats") is True,
     )
 
 

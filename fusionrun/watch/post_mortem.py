@@ -213,8 +213,21 @@ def _by_rank(facts: Facts, culprit: RankError | None) -> Cause | None:
     words = f"{who} failed{at}: {culprit.headline}"
     if culprit.kind in _MEMORY_KINDS or _MEMORY_WORDS.search(culprit.error):
         return Cause("out_of_memory", words, _advice(facts, "out_of_memory", ""), culprit)
+    if culprit.known:
+        return _by_word(facts, culprit)
     advice = f"Mend what the traceback shows; then {how_to_go_on(facts)}"
     return Cause("error", words, advice, culprit)
+
+
+def _by_word(facts: Facts, culprit: RankError) -> Cause:
+    """An error raised on purpose names its own step and its own way out."""
+    who = f"rank {culprit.rank} on {culprit.host}: " if culprit.ranks > 1 else ""
+    words = who + "; ".join(line.strip() for line in culprit.error.splitlines())
+    fix = culprit.fix[:1].upper() + culprit.fix[1:]
+    if culprit.repeats:
+        return Cause("error", words, f"{fix}.", culprit)
+    first = f"{fix}; then" if fix else "When that is mended,"
+    return Cause("error", words, f"{first} {how_to_go_on(facts)}", culprit)
 
 
 def _by_exit(facts: Facts, job: QueuedJob | None) -> Cause | None:

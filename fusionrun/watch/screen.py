@@ -243,7 +243,7 @@ def _said(run: SeenRun) -> Iterator[tuple[str, Sequence[str]]]:
     if run.state.word not in BAD:
         return
     culprit = run.state.cause.culprit if run.state.cause else None
-    if culprit:
+    if culprit and not culprit.known:
         others = len(run.facts.errors) - 1
         more = f"; {others} more failed after it" if others else ""
         who = f"rank {culprit.rank} on {culprit.host}"

@@ -305,6 +305,7 @@ def test_no_room_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="bytes are to be written") as error:
         atomic.require_space(tmp_path / "not" / "there", 2**60)
     assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(tmp_path / "not" / "there")
 
 
 def as_on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:

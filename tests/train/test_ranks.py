@@ -218,7 +218,7 @@ def test_a_killed_rank_ends_the_other_with_an_error_that_is_kept(tmp_path: Path)
     assert codes == [0, -signal.SIGKILL]
     where = rf"^rank 0 of 2 on {re.escape(socket.gethostname())} \(rendezvous 127.0.0.1:\d+\): "
     assert re.search(where + r"summing 1000 numbers failed: ", left[0]["error"])
-    assert re.search(r"Without an answer: rank 1\. Fix: ", left[0]["error"])
+    assert re.search(r"Without an answer: rank 1\n  Fix: ", left[0]["error"])
     record = json.loads(RunLayout(tmp_path).rank_error(0).read_text())
     assert (record["rank"], record["step"], record["kind"]) == (0, 12, "RankError")
     assert record["error"] == left[0]["error"]

@@ -385,6 +385,7 @@ def test_a_gradient_that_is_not_finite_halts_the_run_and_names_step_and_componen
     words = r"step 10: not finite: gradient of experts\.fourier; the weights are those before it"
     with pytest.raises(TrainingError, match=words):
         run(layout, Script(saves=(6,), poison=(8,)))
+    assert read_status(layout).step == 9  # what came after it moved nothing
     assert [c.step for c in list_checkpoints(layout.checkpoints)] == [6]
     assert run(layout) == "completed"
     assert result(layout) == undisturbed

@@ -141,6 +141,30 @@ def test_a_rank_without_memory_is_told_apart(made: Made, kind: str, error: str) 
     assert (found.kind, "slurm.mem" in found.advice) == ("out_of_memory", True)
 
 
+def known(made: Made, error: str, **more: Any) -> Made:
+    """An error that the trainer raised on purpose, as it writes it."""
+    return made.rank_error(0, error, kind="TrainingError", **{"known": True, "ranks": 1, **more})
+
+
+def test_an_error_raised_on_purpose_is_told_in_its_own_words(made: Made) -> None:
+    known(made.checkpoint(1190), "the disk: full\n  got  nothing", fix="make room")
+    found = cause(made)
+    assert found.words == "the disk: full; got  nothing"
+    assert found.advice == "Make room; then `fusionrun resume run` goes on from step 1,190."
+
+
+def test_nobody_is_sent_to_the_same_end_again(made: Made) -> None:
+    known(made, "step 7: not finite", fix="try a lower learning rate", repeats=True)
+    assert cause(made).advice == "Try a lower learning rate."
+
+
+def test_an_error_of_one_rank_among_several_says_whose_it_is(made: Made) -> None:
+    known(made, "a.npz: damaged", ranks=4)
+    found = cause(made)
+    assert found.words == "rank 0 on n1: a.npz: damaged"
+    assert found.advice.startswith("When that is mended, `fusionrun resume run` starts it again")
+
+
 def test_slurms_word_comes_before_a_ranks_and_keeps_it(made: Made) -> None:
     found = cause(made.rank_error(1, "peer gone"), job("NODE_FAIL", nodes="n[1-2]"))
     assert (found.kind, found.words) == ("node", "its node failed (n[1-2])")

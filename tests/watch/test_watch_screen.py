@@ -134,6 +134,14 @@ def test_a_failed_run_is_an_answer(tmp_path: Path) -> None:
     assert "the last words" in done.stdout
 
 
+def test_an_error_that_says_all_comes_without_a_traceback(tmp_path: Path) -> None:
+    made = Made(tmp_path / "a").status("failed")
+    made.rank_error(0, "step 7: not finite", kind="TrainingError", known=True, ranks=1)
+    done = fusionrun("status", "a", "--runs", tmp_path)
+    assert "failed: step 7: not finite\n" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_what_is_piped_is_plain_and_whole(tmp_path: Path) -> None:
     name = "r" * 150
     Made(tmp_path / name).status("running")

@@ -9,6 +9,7 @@ hold, and imports no torch.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ __all__ = [
     "list_checkpoints",
     "remove_checkpoints",
     "save_checkpoint",
+    "set_aside",
 ]
 
 FORMAT: Final = 2
@@ -158,6 +160,24 @@ def save_checkpoint(folder: Path, step: int, files: Iterable[tuple[str, bytes]])
 
     atomic.replace_directory(checkpoint.path, fill)
     return checkpoint
+
+
+def set_aside(checkpoint: Checkpoint) -> Path:
+    """Gives a damaged checkpoint another name, under which nothing here finds it any more.
+
+    It stays, as evidence of what damaged it, until `remove_checkpoints` takes the whole folder.
+
+    Returns:
+        Where it is: `step-000000123.damaged`, or `….damaged-2` where there is one already.
+
+    Raises:
+        OSError: what the file system says.
+    """
+    names = (f".damaged-{n}" if n > 1 else ".damaged" for n in itertools.count(1))
+    paths = (checkpoint.path.with_name(checkpoint.name + name) for name in names)
+    free = next(path for path in paths if not os.path.lexists(path))
+    os.rename(checkpoint.path, free)
+    return free
 
 
 def remove_checkpoints(folder: Path, keep: Collection[Checkpoint] = ()) -> None:

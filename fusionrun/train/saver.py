@@ -18,7 +18,12 @@ from typing import Final
 from fusionrun.errors import TrainingError
 from fusionrun.schema.training import Checkpoints
 from fusionrun.store.atomic import require_space
-from fusionrun.store.checkpoints import list_checkpoints, remove_checkpoints, save_checkpoint
+from fusionrun.store.checkpoints import (
+    list_checkpoints,
+    remove_checkpoints,
+    save_checkpoint,
+    set_aside,
+)
 from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.checkpoint import Loaded, Origin, Snapshot, copied
@@ -170,14 +175,24 @@ class Saver:
         """In the thread: write, then take away what is older than need be, and tell."""
         self._recorder.sync_metrics()
         require_space(self._folder, int(snapshot.size * HEADROOM))
+        self._make_way(snapshot.step)
         self._newest = save_checkpoint(self._folder, snapshot.step, snapshot.files())
-        self._spared.discard(self._newest.name)
         found = self._whole()
         last = found[: self._settings.keep_last]
         self._remove_but({*last, *kept_for_good(found, self._settings, snapshot.best_step)})
         seconds = time.monotonic() - began_s
         self._recorder.save_s = seconds
         self._recorder.event("checkpoint", step=snapshot.step, seconds=seconds)
+
+    def _make_way(self, step: int) -> None:
+        """A damaged checkpoint of this very step keeps its content and loses its name."""
+        for checkpoint in list_checkpoints(self._folder):
+            if checkpoint.step == step and checkpoint.name in self._spared:
+                kept_as = set_aside(checkpoint).name
+                self._spared.remove(checkpoint.name)
+                self._recorder.event(
+                    "checkpoint_set_aside", checkpoint=checkpoint.name, kept_as=kept_as
+                )
 
     def _whole(self) -> list[int]:
         """Steps of the checkpoints that are not known to be damaged, the newest first."""

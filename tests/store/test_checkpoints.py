@@ -17,6 +17,7 @@ from fusionrun.store.checkpoints import (
     list_checkpoints,
     remove_checkpoints,
     save_checkpoint,
+    set_aside,
 )
 
 FILES = {"weights": b"w" * 1000, "place.json": b'{"epoch": 3}', "empty": b""}
@@ -116,6 +117,13 @@ def test_all_but_the_kept_are_removed_and_leftovers_of_killed_saves_too(folder: 
         "step-000000002",
         "step-000000003",
     ]
+
+
+def test_a_second_one_set_aside_takes_the_next_name(saved: Checkpoint, folder: Path) -> None:
+    names = [set_aside(saved).name]
+    names.append(set_aside(save_checkpoint(folder, saved.step, FILES.items())).name)
+    assert names == [f"{saved.name}.damaged", f"{saved.name}.damaged-2"]
+    assert list_checkpoints(folder) == []
 
 
 def test_where_none_is_kept_the_folder_goes(saved: Checkpoint, folder: Path) -> None:

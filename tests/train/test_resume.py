@@ -49,6 +49,7 @@ knowledge_transfer: {expert_gradient_accumulation: 3, knowledge_distillation_wei
 training: {epochs: 5, batch_size: 32, device: cpu}
 """
 STEPS = 25
+KEPT = "step-000000011.damaged"
 
 
 def prepared(folder: Path, *settings: str, recipe: str = RECIPE) -> RunLayout:
@@ -270,6 +271,21 @@ def test_a_flipped_byte_in_the_newest_checkpoint_takes_the_one_before_and_says_s
     assert f"checkpoint {newest.name} is skipped: updater.safetensors" in capsys.readouterr().out
     assert events(layout, "started")[1]["resumed_from"] == before.step == 6
     assert result(layout) == undisturbed
+
+
+def test_a_damaged_checkpoint_gives_its_name_to_the_next_of_its_step_and_stays(
+    layout: RunLayout,
+) -> None:
+    run(layout, Script(saves=(6,), stop=11))
+    damaged = list_checkpoints(layout.checkpoints)[0].path
+    damage(damaged / "weights.safetensors")
+    was = {path.name: path.read_bytes() for path in damaged.iterdir()}
+    run(layout, Script(saves=(11, 12), stop=14))
+    (set_aside,) = events(layout, "checkpoint_set_aside")
+    assert (set_aside["checkpoint"], set_aside["kept_as"]) == (damaged.name, KEPT)
+    kept = layout.checkpoints / KEPT
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == was
+    assert [c.step for c in list_checkpoints(layout.checkpoints)] == [14, 12]
 
 
 def test_a_damaged_checkpoint_stays_until_the_run_has_completed(layout: RunLayout) -> None:

@@ -4,6 +4,7 @@
     ├── UserError               exit code 2: the recipe or the command line is wrong
     │   ├── RecipeError         carries every `Problem` found, in file order
     │   ├── DataError           the data set is missing, or not what the recipe says
+    │   ├── InexactError        going on would not end with the bits of the undisturbed run
     │   └── NotYetError         valid, but this version cannot carry it out
     ├── RunNotFoundError        exit code 3: no such run, or more than one
     ├── SchedulerError          exit code 4: the scheduler refused, or is out of reach
@@ -24,6 +25,7 @@ __all__ = [
     "ComponentError",
     "DataError",
     "FusionrunError",
+    "InexactError",
     "NotYetError",
     "Place",
     "Problem",
@@ -119,6 +121,23 @@ class RecipeError(UserError):
 
 class DataError(UserError):
     """The data set is missing, unreadable, or not what the recipe says."""
+
+
+class InexactError(UserError):
+    """A run would go on otherwise than it began; nothing of it was changed.
+
+    Attributes:
+        differences: what is not as it was, a line each.
+    """
+
+    def __init__(self, where: object, differences: Sequence[str]) -> None:
+        lines = "".join(f"\n  {line}" for line in differences)
+        super().__init__(
+            f"{where}: going on from here would not end with the bits of the undisturbed run, "
+            f"since it is not as it was:{lines}\n"
+            "  Fix: put it back; or go on all the same: fusionrun resume RUN --allow-inexact"
+        )
+        self.differences = tuple(differences)
 
 
 class NotYetError(UserError):

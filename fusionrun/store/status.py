@@ -153,6 +153,16 @@ def _status(content: Mapping[str, Any]) -> Status:
     return Status(**known)
 
 
+def how_it_stood(layout: RunLayout) -> State:
+    """How a run's last attempt ended, though it may be queued by now: stopped or failed."""
+    from fusionrun.store.witness import outcome_recorded
+
+    state = read_status(layout).state
+    if state == "queued":
+        state = outcome_recorded(layout).get("outcome", state)
+    return state if state in ("failed", "interrupted") else "stopped"
+
+
 def _by_records(layout: RunLayout) -> Status:
     from fusionrun.store.witness import content_by_records  # (seldom needed)
 

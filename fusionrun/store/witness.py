@@ -15,7 +15,7 @@ from typing import Any, Final
 from fusionrun.regular import last_bytes, read_regular
 from fusionrun.store.layout import RunLayout
 
-__all__ = ["content_by_records", "epochs_recorded"]
+__all__ = ["content_by_records", "epochs_recorded", "outcome_recorded"]
 
 EPOCH_BYTES: Final = 1 << 20
 """Of the epochs, the last: a line has a few numbers of each expert."""
@@ -36,7 +36,7 @@ _STATES: Final[Mapping[str, str]] = {
 def content_by_records(layout: RunLayout) -> dict[str, Any]:
     """What `status.json` would hold; `state` is always there."""
     events = list(_objects(lambda: last_bytes(layout.events)))
-    outcome = _outcome(layout)
+    outcome = outcome_recorded(layout)
     epoch, step = epochs_recorded(layout)
     state = _state(events, layout)
     if state in ("prepared", "running"):  # (killed, or its last words did not fit on the disk)
@@ -71,7 +71,7 @@ def _state(events: Sequence[Event], layout: RunLayout) -> str:
     return "completed" if state == "prepared" and has_results else state
 
 
-def _outcome(layout: RunLayout) -> Mapping[str, Any]:
+def outcome_recorded(layout: RunLayout) -> Mapping[str, Any]:
     """How the last attempt ended, by its own word; empty while one goes on."""
     for content in _objects(lambda: _one_line(layout.outcome)):
         if content.get("outcome") in ("completed", "stopped", "failed"):

@@ -103,6 +103,8 @@ def decide(ended: Ended) -> Action:
     word, step = outcome.get("outcome"), _number(outcome.get("step"))
     if word == COMPLETED:
         return Action("none", COMPLETED, 0, step)
+    if word == "refused":
+        return Action("none", str(outcome.get("reason")), ended.code or FAILED, step)
     if word != "stopped":
         why = f"the training failed: {outcome.get('reason') or 'it does not say why'}"
         return Action("none", why, ended.code or FAILED, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,8 +20,10 @@ from fusionrun.store.components import load_file
 from fusionrun.train.buffers import clip_groups
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.losses import LossSettings
+from fusionrun.train.metrics import Metrics
 from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.ranks import SINGLE, Ranks
+from fusionrun.train.tables import Table
 from fusionrun.train.updates import Updater
 
 if TYPE_CHECKING:
@@ -174,3 +176,24 @@ def make_updater(
         max_skipped=plan.settings.training.max_skipped_steps,
         frozen_epochs=later,
     )
+
+
+def make_tables(
+    plan: Plan, network: FusionNetwork, rows: Mapping[str, Rows], device: torch.device
+) -> dict[str, Table]:
+    """The rows of every part that has any, on the device."""
+    views = {name: expert.view for name, expert in plan.settings.experts.items()}
+    return {
+        part: Table(part_rows, network.experts_by_name, views, device)
+        for part, part_rows in rows.items()
+        if len(part_rows.labels)
+    }
+
+
+def asked_metrics(plan: Plan, results: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Any]:
+    """Of a split's paths the metrics that the recipe asks for, in its order."""
+    wanted = plan.settings.evaluation.metrics
+    return {
+        part: {path: {m: metrics[m] for m in wanted} for path, metrics in paths.items()}
+        for part, paths in results.items()
+    }

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fusionrun import __version__
-from fusionrun.errors import TrainingError, UserError
+from fusionrun.errors import InexactError, TrainingError
 from fusionrun.store.checkpoints import Checkpoint, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.epoch_log import Tally
@@ -141,14 +141,9 @@ class Loaded:
         return found
 
     def refuse_other(self, now: Origin) -> None:
-        """Raise UserError where the run would not end with the same bits."""
+        """Raise InexactError where the run would not end with the same bits."""
         if found := self.differences(now):
-            lines = "".join(f"\n  {line}" for line in found)
-            raise UserError(
-                f"{self.checkpoint.path}: going on from here would not end with the bits of the "
-                f"undisturbed run, since it is not as it was:{lines}\n"
-                "  Fix: put it back; or go on all the same: fusionrun resume RUN --allow-inexact"
-            )
+            raise InexactError(self.checkpoint.path, found)
 
 
 def newest_whole(

@@ -17,8 +17,7 @@ import torch
 
 from fusionrun.data.content import content_hash
 from fusionrun.data.load import Rows, load_data, rows_hash
-from fusionrun.errors import TrainingError
-from fusionrun.models.network import FusionNetwork
+from fusionrun.errors import InexactError, TrainingError
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
@@ -28,12 +27,14 @@ from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.manifest import read_manifest
 from fusionrun.store.status import State as RunState
-from fusionrun.store.status import read_status
+from fusionrun.store.status import how_it_stood, read_status
 from fusionrun.train.alone import alone
 from fusionrun.train.assemble import (
     choose_device,
+    asked_metrics,
     loss_settings,
     make_network,
+    make_tables,
     make_updater,
     pin_numerics,
 )
@@ -43,7 +44,6 @@ from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
-from fusionrun.train.metrics import Metrics
 from fusionrun.train.progress import progress
 from fusionrun.train.rank_errors import record_error
 from fusionrun.train.ranks import SINGLE, Ranks
@@ -59,6 +59,8 @@ SAVE_EVERY_S = 30.0
 
 NEVER_TOUCHED = "not touched"
 TOUCHED_ONCE = "touched once, after training, with the best weights; nothing was chosen on it"
+
+NOT_GONE_ON = "it was not gone on with, as it would not end with the same bits"
 
 Outcome = Literal["completed", "stopped"]
 
@@ -106,6 +108,9 @@ def _attempted(attempt: Attempt, layout: RunLayout, term_asks: bool, fresh: bool
         except KeyboardInterrupt:
             attempt.end("interrupted", INTERRUPT)
             raise
+        except InexactError as error:
+            attempt.refused(error)
+            raise
         except OSError as error:
             what = f"{layout.root}: the run cannot go on: {in_words(error)}"
             known = TrainingError(what, way_out(error))
@@ -127,6 +132,8 @@ class Attempt:
         self._plan: Plan | None = None
         self._epochs: Epochs | None = None
         self._saver: Saver | None = None
+        self._stood: RunState = "stopped"
+        self._came_before = (0, 0)
         self._last_save = time.monotonic()
 
     def run(self, stop: StopRequest, fresh: bool) -> Outcome:
@@ -144,10 +151,11 @@ class Attempt:
         updater = make_updater(plan, network.components(), device, self._ranks)
         precision = plan.settings.training.precision
         step = Step(network, updater, loss_settings(plan), precision, device)
-        tables = _tables(plan, network, rows, device)
+        tables = make_tables(plan, network, rows, device)
         origin = self._origin(plan, rows, updater, device)
         if loaded:
             self._refuse_other(loaded, origin)
+        self._goes_on(loaded, fresh, {**environment(device), "data_sha256": dict(origin.data)})
         settings = plan.settings.training.checkpoints
         self._saver = Saver(
             self._layout, settings, origin, step, self._ranks, self._recorder, loaded
@@ -164,6 +172,7 @@ class Attempt:
     def _begin(self) -> Plan:
         """Say that the run goes on, before anything can fail or take long."""
         before = read_status(self._layout)
+        self._stood = how_it_stood(self._layout)
         self._recorder.tidy()
         self._recorder.status("running", before.epoch, before.step)
         plan = self._plan = read_plan(self._layout.plan)
@@ -176,7 +185,6 @@ class Attempt:
         if fresh and self._ranks.is_first:
             remove_checkpoints(self._layout.checkpoints)
         loaded = newest_whole(self._layout, plan.hash, self._ranks, self._recorder)
-        self._recorder.keep_metrics(loaded.epoch if loaded else 0)
         self._recorder.event(
             "started",
             attempt=self._recorder.attempt,
@@ -187,26 +195,32 @@ class Attempt:
             resumed_from=loaded.step if loaded else None,
             plan=plan.hash,
         )
-        came = (loaded.epoch, loaded.step) if loaded else (0, 0)
-        self._recorder.status("running", *came)
-        if loaded and self._ranks.is_first:
+        self._came_before = (loaded.epoch, loaded.step) if loaded else (0, 0)
+        self._recorder.status("running", *self._came_before)
+        return loaded
+
+    def _goes_on(self, loaded: Loaded | None, fresh: bool, around: Mapping[str, Any]) -> None:
+        """From here on the run is changed: its records begin where it goes on."""
+        self._recorder.keep_metrics(loaded.epoch if loaded else 0)
+        if not self._ranks.is_first:
+            return
+        write_json(self._layout.environment, around)
+        if loaded:
             where = f"step {loaded.step}, in epoch {loaded.epoch + 1}"
             print(f"attempt {self._recorder.attempt} goes on at {where}", flush=True)
-        elif self._recorder.attempt > 1 and not fresh and self._ranks.is_first:
+        elif self._recorder.attempt > 1 and not fresh:
             why = "there is no whole checkpoint to go on from"
             print(f"attempt {self._recorder.attempt} begins again at step 0: {why}", flush=True)
-        return loaded
 
     def _origin(
         self, plan: Plan, rows: Mapping[str, Rows], updater: Updater, device: torch.device
     ) -> Origin:
-        """What the run is made from and its bits depend on; the environment is recorded with it."""
+        """What the run is made from and its bits depend on, by the first rank's word."""
         hashes: dict[str, str] = {}
         engine = plan.settings.training.engine
         around = circumstances(device, self._ranks, engine, updater.implementation)
         if self._ranks.is_first:
             hashes = content_hash(plan.data.files) or rows_hash(rows)
-            write_json(self._layout.environment, {**environment(device), "data_sha256": hashes})
         return Origin(plan.hash, *self._ranks.from_first((hashes, around)))
 
     def _refuse_other(self, loaded: Loaded, origin: Origin) -> None:
@@ -258,7 +272,7 @@ class Attempt:
             module.load_state_dict(epochs.best.state[name])
         splits = [part for part in ("test", "val", "train") if part in tables]
         results = {part: evaluated(plan, step, tables[part]) for part in splits}
-        self._recorder.results(_columns(plan, results))
+        self._recorder.results(asked_metrics(plan, results))
         touched = TOUCHED_ONCE if "test" in tables else NEVER_TOUCHED
         self._save("best", epochs.best.state, epochs.best, touched)
         self._save("last", last, None, touched)
@@ -345,6 +359,14 @@ class Attempt:
         self._recorder.event(state, reason=reason, step=self._came[1])
         self._end(state, "stopped", reason)
 
+    def refused(self, error: InexactError) -> None:
+        """The run stands where and how it stood."""
+        why = f"{NOT_GONE_ON}: {'; '.join(error.differences)}"
+        with suppress(OSError):
+            self._recorder.event("refused", differences=error.differences)
+            self._recorder.status(self._stood, *self._came_before)
+            self._recorder.outcome("refused", why, *self._came_before)
+
     def failed(self, error: Exception) -> None:
         """Keep the best weights so far, and say what went wrong."""
         record_error(self._layout, self._ranks, self._came[1], error)
@@ -373,23 +395,3 @@ class Attempt:
         if self._saver is not None:
             self._saver.close()
         self._recorder.close()
-
-
-def _tables(
-    plan: Plan, network: FusionNetwork, rows: Mapping[str, Rows], device: torch.device
-) -> dict[str, Table]:
-    views = {name: expert.view for name, expert in plan.settings.experts.items()}
-    return {
-        part: Table(part_rows, network.experts_by_name, views, device)
-        for part, part_rows in rows.items()
-        if len(part_rows.labels)
-    }
-
-
-def _columns(plan: Plan, results: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Any]:
-    """The metrics that the recipe asks for, in its order."""
-    wanted = plan.settings.evaluation.metrics
-    return {
-        part: {path: {m: metrics[m] for m in wanted} for path, metrics in paths.items()}
-        for part, paths in results.items()
-    }

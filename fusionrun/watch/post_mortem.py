@@ -19,7 +19,7 @@ from fusionrun.watch.facts import WAITING, Facts, RankError
 from fusionrun.watch.files import instant, number, text
 from fusionrun.watch.lost_ranks import LOST, Lost, lost_ranks
 
-__all__ = ["Cause", "cause_of", "how_to_go_on", "last_words"]
+__all__ = ["Cause", "cause_of", "how_to_go_on", "how_to_go_on_otherwise", "last_words"]
 
 Kind = Literal[
     "time_limit",
@@ -148,6 +148,14 @@ def how_to_go_on(facts: Facts) -> str:
         return f"{call} goes on from step {facts.checkpoint:,}{passed}."
     why = f": no checkpoint is whole ({', '.join(names)})" if names else ""
     return f"{call} starts it again from the beginning{why}."
+
+
+def how_to_go_on_otherwise(facts: Facts) -> str:
+    """After a `resume` that was refused: what may be done about it."""
+    return (
+        f"Put that back as it was; then {how_to_go_on(facts)} "
+        f"`fusionrun resume {facts.id} --allow-inexact` does so as it is now, to other bits."
+    )
 
 
 def _recent_errors(facts: Facts) -> Iterator[RankError]:

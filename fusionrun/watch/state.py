@@ -12,7 +12,13 @@ from typing import Final, Literal, TypeAlias
 
 from fusionrun.slurm.parse import QueuedJob
 from fusionrun.watch.facts import WAITING, Facts
-from fusionrun.watch.post_mortem import Cause, cause_of, how_to_go_on, last_words
+from fusionrun.watch.post_mortem import (
+    Cause,
+    cause_of,
+    how_to_go_on,
+    how_to_go_on_otherwise,
+    last_words,
+)
 from fusionrun.watch.reasons import reason_of, refusal
 
 __all__ = ["ENDED", "HUNG_S", "RunState", "Unreachable", "Word", "heartbeat_age_s", "state_of"]
@@ -244,6 +250,9 @@ def _is_of_before(facts: Facts, job: QueuedJob) -> bool:
 def _over(facts: Facts, job: QueuedJob | None, now: float) -> RunState:
     if facts.handed == "rejected":
         return _rejected(facts)
+    if facts.outcome == "refused":
+        word: Word = "failed" if facts.state == "failed" else "stopped"
+        return RunState(word, facts.outcome_reason, how_to_go_on_otherwise(facts))
     match facts.state:
         case "failed":
             return _failed(facts, job)

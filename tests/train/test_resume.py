@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 
-from fusionrun.errors import BusyError, TrainingError, UserError
+from fusionrun.errors import BusyError, InexactError, TrainingError, UserError
 from fusionrun.job import main
 from fusionrun.launch import prepare
 from fusionrun.plan.resolve import make_plan
@@ -342,16 +342,25 @@ def test_data_that_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     assert main([str(layout.root), "--fresh"]) == 0
 
 
-def test_other_circumstances_are_listed_and_refused_unless_allowed(layout: RunLayout) -> None:
+def test_other_circumstances_are_listed_and_refused_unless_allowed(
+    layout: RunLayout, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(layout, Script(stop=6))
+    capsys.readouterr()
     before = circumstances.circumstances
 
     def as_elsewhere(*arguments: Any) -> dict[str, str]:
         return {**before(*arguments), "torch": "2.0.0", "threads": "64"}
 
+    kept = [path.read_bytes() for path in (layout.environment, layout.metrics)]
     with mock.patch.object(job, "circumstances", as_elsewhere):
-        with pytest.raises(UserError, match=r"torch: was .*, is 2\.0\.0\n  threads: was .*, is 64"):
+        with pytest.raises(
+            InexactError, match=r"torch: was .*, is 2\.0\.0\n  threads: was .*, is 64"
+        ):
             run(layout)
+        assert "goes on at" not in capsys.readouterr().out
+        assert [path.read_bytes() for path in (layout.environment, layout.metrics)] == kept
+        assert (read_status(layout).state, read_status(layout).step) == ("stopped", 6)
         layout.inexact_allowed.write_text("{}")
         assert run(layout) == "completed"
     (inexact,) = events(layout, "inexact")

@@ -254,6 +254,13 @@ def test_a_run_on_another_machine_is_known_by_its_heartbeat(made: Made) -> None:
     assert (silent.word, "cannot be seen from here" in silent.why) == ("hung?", True)
 
 
+def test_a_run_that_was_not_gone_on_with_stands_as_before_and_says_why(made: Made) -> None:
+    made.checkpoint(1000).status("stopped").outcome("refused", "torch: was 1, is 2")
+    seen = stands(made)
+    assert (seen.word, seen.why) == ("stopped", "torch: was 1, is 2")
+    assert "goes on from step 1,000. `fusionrun resume run --allow-inexact`" in seen.advice
+
+
 def test_an_interrupted_run_is_stopped(made: Made) -> None:
     made.status("interrupted").outcome("stopped", "interrupt")
     assert stands(made).word == "stopped"

@@ -96,11 +96,44 @@ class Problem(NamedTuple):
             lines.append(f"  {self.fix}")
         return "\n".join(lines)
 
+    def to_json(self) -> dict[str, object]:
+        """The same for programs, null where nothing is known."""
+        place = self.place
+        return {
+            "file": place.source if place else None,
+            "line": place.line or None if place else None,
+            "column": place.column or None if place else None,
+            "key": self.key,
+            "got": self.got or None,
+            "expected": self.expected or None,
+            "fix": self.fix or None,
+        }
+
 
 class FusionrunError(Exception):
-    """Root of the tree: anything fusionrun knows how to explain."""
+    """Root of the tree: anything fusionrun knows how to explain.
+
+    Attributes:
+        exit_code: that a command ends with.
+        problems: of which the message is made, where it is made of such.
+    """
 
     exit_code = 1
+    problems: tuple[Problem, ...] = ()
+
+    def __init__(self, what: str | Problem = "") -> None:
+        if isinstance(what, Problem):
+            self.problems, what = (what,), what.render()
+        super().__init__(what)
+
+    def to_json(self) -> dict[str, object]:
+        """For programs: every key is always there, null where nothing is known."""
+        return {
+            "error": type(self).__name__,
+            "message": str(self),
+            "exit_code": self.exit_code,
+            "problems": [problem.to_json() for problem in self.problems],
+        }
 
 
 class UserError(FusionrunError):

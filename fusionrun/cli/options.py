@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from fusionrun.errors import FusionrunError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,7 +45,10 @@ debugging = False
 
 
 def known_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Show a known error as its message and end with its exit code; no traceback."""
+    """Show a known error as its message and end with its exit code; no traceback.
+
+    With `--json` the error is JSON too, on one line: the last of stderr, as stdout is the result's.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,7 +59,7 @@ def known_errors(command: Callable[P, R]) -> Callable[P, R]:
         except FusionrunError as error:
             if debugging:
                 raise
-            typer.echo(str(error), err=True)
+            _tell(error, as_json=bool(kwargs.get("json")))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("interrupted", err=True)
@@ -67,11 +73,19 @@ def known_errors(command: Callable[P, R]) -> Callable[P, R]:
                 raise
             from fusionrun.store.disk_errors import in_words
 
-            typer.echo(f"cannot go on: {in_words(error)}", err=True)
+            known = FusionrunError(f"cannot go on: {in_words(error)}")
+            _tell(known, as_json=bool(kwargs.get("json")))
             _write_no_more()
             raise typer.Exit(FusionrunError.exit_code) from error
 
     return wrapped
+
+
+def _tell(error: FusionrunError, *, as_json: bool) -> None:
+    from json import dumps
+
+    said = dumps(error.to_json()) if as_json else str(error)
+    typer.echo(said, err=True)
 
 
 def _write_no_more() -> None:

@@ -35,6 +35,7 @@ class FaultyDataError(DataError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n\n".join(fault.problem.render() for fault in self.faults))
+        self.problems = tuple(fault.problem for fault in self.faults)
 
     def blaming(self, key: Key) -> FaultyDataError:
         """The same, where faults that blame no key blame this one."""

@@ -49,7 +49,7 @@ def write_starter(output: Path, data: str, label: str, force: bool) -> int:
     if output.exists() and not force:
         raise UserError(f"{output}: exists already; --force overwrites it, or name another file")
     if source := _TABLES.get(Path(data).suffix.casefold()):
-        raise UserError(_not_npz(data, source).render())
+        raise UserError(_not_npz(data, source))
     summary = read_summary(Npz(source="npz", path=data, label=label), Path.cwd())
     names = expert_names(summary.views)
     experts = [

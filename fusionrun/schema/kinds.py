@@ -118,7 +118,7 @@ def _broken(point: EntryPoint, got: str, expected: str) -> UserError:
     package = f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
     fix = f"{package} offers it: install another version of that package, or remove it"
     where = f"{point.name!r}, entry point {point.value} of {point.group}"
-    return UserError(Problem(None, where, got, expected, fix).render())
+    return UserError(Problem(None, where, got, expected, fix))
 
 
 @cache

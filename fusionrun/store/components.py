@@ -178,7 +178,7 @@ def _deserialize(data: bytes, header: Header, path: Path) -> dict[str, torch.Ten
         tensors = load(data)
     except (SafetensorError, KeyError) as error:  # KeyError: a type that torch does not have
         got = f"tensors that torch cannot hold: {error}"
-        raise ComponentError(Problem(None, str(path), got).render()) from error
+        raise ComponentError(Problem(None, str(path), got)) from error
     return {name: tensors[name] for name in header.tensors}
 
 
@@ -190,7 +190,7 @@ def _read(path: Path) -> bytes:
         raise unreadable(path, error) from error
     except MemoryError as error:
         got = f"{path.stat().st_size:,} bytes, which do not fit in memory"
-        raise ComponentError(Problem(None, str(path), got).render()) from error
+        raise ComponentError(Problem(None, str(path), got)) from error
 
 
 def _write(directory: Path, name: str, data: bytes) -> ComponentRecord:
@@ -237,4 +237,4 @@ def _check_tensors(path: Path, header: Header, record: ComponentRecord) -> None:
 
 def _damaged(path: Path, got: str, expected: str) -> ComponentError:
     fix = "It is not the file that was saved: copy it again, or export from another run."
-    return ComponentError(Problem(None, str(path), got, expected, fix).render())
+    return ComponentError(Problem(None, str(path), got, expected, fix))

@@ -98,7 +98,7 @@ def parse_map(text: str) -> tuple[str, str]:
     old, equals, new = text.partition("=")
     if not old or not equals or "=" in new:
         expected = "OLD=NEW, such as --map encoder.=backbone."
-        raise UserError(Problem(None, "--map", repr(text), expected).render())
+        raise UserError(Problem(None, "--map", repr(text), expected))
     return old, new
 
 
@@ -156,7 +156,7 @@ def _loaded(source: Path) -> Any:
         raise
     except OSError as error:
         got = error.strerror or str(error)
-        raise ComponentError(Problem(None, str(source), got, _FOREIGN).render()) from error
+        raise ComponentError(Problem(None, str(source), got, _FOREIGN)) from error
     except Exception as error:  # of a file that may hold anything
         raise _unreadable(source, error) from error
 
@@ -178,14 +178,14 @@ def _unreadable(source: Path, error: Exception) -> ComponentError:
         what = f"asks for {asked[1]}" if asked else "torch's restricted reader cannot read"
         got = f"a pickle that {what}; nothing of it was run"
         expected = "tensors and plain containers alone, as torch.save writes them by itself"
-        return ComponentError(Problem(None, str(source), got, expected, SAVE_AGAIN).render())
+        return ComponentError(Problem(None, str(source), got, expected, SAVE_AGAIN))
     return _refused(source, DAMAGED)
 
 
 def _refused(source: Path, found: Misfit) -> ComponentError:
     if _is_safetensors(source):
         found = Misfit("safetensors", "Nothing to convert: `weights:` takes it as it is.")
-    return ComponentError(Problem(None, str(source), found.what, _FOREIGN, found.fix).render())
+    return ComponentError(Problem(None, str(source), found.what, _FOREIGN, found.fix))
 
 
 def _is_safetensors(source: Path) -> bool:
@@ -206,7 +206,7 @@ def _state_dict(
             keys = [name for name in loaded if isinstance(name, str)]
             expected = f"one of {', '.join(keys[:20])}" if keys else "a file with keys"
             fix = did_you_mean(key, keys)
-            raise UserError(Problem(None, "--key", repr(key), expected, fix).render())
+            raise UserError(Problem(None, "--key", repr(key), expected, fix))
         return _checked(loaded[key], f"{source}: {key}"), key
     if not _all_tensors(loaded):
         for name in KEYS:
@@ -230,18 +230,18 @@ def _checked(found: object, where: str) -> Mapping[str, torch.Tensor]:
     for name, value in found.items():
         if not isinstance(name, str) or name == _FORBIDDEN_NAME or not name.isprintable():
             got = f"the key {str(name)[:80]!r}"
-            raise ComponentError(Problem(None, where, got, "a tensor's name").render())
+            raise ComponentError(Problem(None, where, got, "a tensor's name"))
         if not isinstance(value, torch.Tensor):
             keys = [key for key in found if isinstance(found[key], Mapping)]
             fix = f"--key says where it is: {', '.join(map(str, keys[:20]))}" if keys else ""
             got = f"{_kind(value)} under {name!r}"
-            raise ComponentError(Problem(None, where, got, "tensors alone", fix).render())
+            raise ComponentError(Problem(None, where, got, "tensors alone", fix))
     return found
 
 
 def _no_state_dict(where: str, found: object) -> ComponentError:
     got = "an empty mapping" if isinstance(found, Mapping) else _kind(found)
-    return ComponentError(Problem(None, where, got, "a mapping of names to tensors").render())
+    return ComponentError(Problem(None, where, got, "a mapping of names to tensors"))
 
 
 def _kind(value: object) -> str:
@@ -255,7 +255,7 @@ def _renamed(names: Sequence[str], renaming: Renaming) -> dict[str, str]:
         if not any(name.startswith(old) for name in new):
             fix = did_you_mean(old, list(_beginnings(new)))
             expected = f"the beginning of a name, such as {', '.join(new[:3])}"
-            raise UserError(Problem(None, option, repr(old), expected, fix).render())
+            raise UserError(Problem(None, option, repr(old), expected, fix))
         new = [begins + name[len(old) :] if name.startswith(old) else name for name in new]
     renamed: dict[str, str] = {}
     for after, before in zip(new, names, strict=True):
@@ -263,7 +263,7 @@ def _renamed(names: Sequence[str], renaming: Renaming) -> dict[str, str]:
             other = f", as {renamed[after]!r} is" if after in renamed else ""
             got = f"{before!r} would be called {after!r}{other}"
             expected = "a name for each tensor"
-            raise UserError(Problem(None, "--strip and --map", got, expected).render())
+            raise UserError(Problem(None, "--strip and --map", got, expected))
         renamed[after] = before
     return renamed
 
@@ -281,7 +281,7 @@ def _owned(name: str, tensor: torch.Tensor, source: Path) -> torch.Tensor:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         kind = f"{tensor.layout}, {tensor.dtype} on {tensor.device.type}"
         got = f"{name!r}: {kind.replace('torch.', '')}"
-        raise ComponentError(Problem(None, str(source), got, "a plain, dense tensor").render())
+        raise ComponentError(Problem(None, str(source), got, "a plain, dense tensor"))
     plain = tensor.detach().resolve_conj().resolve_neg()
     return plain.clone(memory_format=torch.contiguous_format)
 
@@ -294,7 +294,7 @@ def _bytes(tensors: Mapping[str, torch.Tensor], source: Path) -> bytes:
         return save(dict(tensors), metadata=dict(_METADATA))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         got = f"tensors that safetensors cannot hold: {error}"
-        raise ComponentError(Problem(None, str(source), got).render()) from error
+        raise ComponentError(Problem(None, str(source), got)) from error
 
 
 def _stands(output: Path, digest: str, force: bool) -> bool:

@@ -191,7 +191,7 @@ def locate_weights(text: str, base_dir: Path, runs_dir: Path) -> WeightsFile:
         path = base_dir / os.path.expanduser(source.path)
         if not os.path.isfile(path):
             got = "a directory" if os.path.isdir(path) else "no such file"
-            raise ComponentError(Problem(None, str(path), got, "a safetensors file").render())
+            raise ComponentError(Problem(None, str(path), got, "a safetensors file"))
         return WeightsFile(path, None, str(path))
     layout = find_run(runs_dir, source.run)
     record = read_manifest(layout.components("best")).record(source.component)
@@ -211,7 +211,7 @@ def _select(pattern: str, manifest: Manifest) -> list[str]:
     choices = [*known, *groups, "all"]
     where = f"components of {manifest.run_id}"
     hint = did_you_mean(pattern, choices)
-    raise UserError(Problem(None, where, repr(pattern), ", ".join(choices), hint).render())
+    raise UserError(Problem(None, where, repr(pattern), ", ".join(choices), hint))
 
 
 def _file_for(name: str, output: Path | None) -> Path:
@@ -283,4 +283,4 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _bad_weights(text: str) -> UserError:
     expected = "a path, or run:ID#COMPONENT such as run:digits-1a2b3c4d-s0#experts.fourier"
-    return UserError(Problem(None, "weights", repr(text), expected).render())
+    return UserError(Problem(None, "weights", repr(text), expected))

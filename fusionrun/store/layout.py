@@ -164,7 +164,7 @@ def component_path(name: str) -> PurePosixPath:
     """
     if not _COMPONENT.fullmatch(name):
         expected = "experts.NAME, heads.NAME, fusion or global_head"
-        raise ComponentError(Problem(None, "component", repr(name), expected).render())
+        raise ComponentError(Problem(None, "component", repr(name), expected))
     return PurePosixPath(name.replace(".", "/") + ".safetensors")
 
 

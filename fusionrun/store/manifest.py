@@ -128,7 +128,7 @@ class Manifest:
         where = f"the {self.which} components of {self.run_id}"
         known = ", ".join(self.components)
         hint = did_you_mean(name, self.components)
-        raise ComponentError(Problem(None, where, repr(name), known, hint).render())
+        raise ComponentError(Problem(None, where, repr(name), known, hint))
 
 
 _RECORD_KEYS: Final = {field.name for field in dataclasses.fields(Manifest)} - {
@@ -170,12 +170,12 @@ def read_manifest(directory: Path) -> Manifest:
 def _no_manifest(directory: Path) -> ComponentError:
     others = sorted(p.parent.name for p in directory.parent.glob(f"*/{MANIFEST}"))
     fix = f"There is: {', '.join(others)}." if others else "No components were saved there."
-    return ComponentError(Problem(None, str(directory), f"no {MANIFEST}", "", fix).render())
+    return ComponentError(Problem(None, str(directory), f"no {MANIFEST}", "", fix))
 
 
 def _bad_manifest(path: Path, got: str) -> ComponentError:
     fix = "Copy the whole directory again, or export from another run."
-    return ComponentError(Problem(None, str(path), got, "what fusionrun wrote", fix).render())
+    return ComponentError(Problem(None, str(path), got, "what fusionrun wrote", fix))
 
 
 def digest_of(value: Mapping[str, Any]) -> str:
@@ -189,9 +189,7 @@ def _parse_manifest(raw: object, path: Path) -> Manifest:
         raise _bad_manifest(path, "JSON that is no manifest")
     if raw["format"] != FORMAT:
         expected = f"format {FORMAT}; fusionrun {__version__} reads no other"
-        raise ComponentError(
-            Problem(None, str(path), f"format {raw['format']!r}", expected).render()
-        )
+        raise ComponentError(Problem(None, str(path), f"format {raw['format']!r}", expected))
     content = {key: value for key, value in raw.items() if key != _DIGEST}
     try:
         if raw.get(_DIGEST) == digest_of(content):

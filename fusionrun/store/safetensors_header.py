@@ -114,18 +114,18 @@ def open_component(path: Path) -> io.BufferedReader:
     """
     if not path.is_file():
         got = "not a regular file" if path.exists() else "no such file"
-        raise ComponentError(Problem(None, str(path), got, "a safetensors file").render())
+        raise ComponentError(Problem(None, str(path), got, "a safetensors file"))
     return path.open("rb")
 
 
 def unreadable(path: Path, error: OSError) -> ComponentError:
     """The error for a file that the system would not let us read."""
     got = error.strerror or str(error)
-    return ComponentError(Problem(None, str(path), got, "a file that can be read").render())
+    return ComponentError(Problem(None, str(path), got, "a file that can be read"))
 
 
 def _damaged(where: str, got: str, expected: str) -> ComponentError:
-    return ComponentError(Problem(None, where, got, expected, _FIX).render())
+    return ComponentError(Problem(None, where, got, expected, _FIX))
 
 
 def _parse(file: BinaryIO, size: int, where: str) -> Header:

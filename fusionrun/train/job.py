@@ -30,8 +30,8 @@ from fusionrun.store.status import State as RunState
 from fusionrun.store.status import how_it_stood, read_status
 from fusionrun.train.alone import alone
 from fusionrun.train.assemble import (
-    choose_device,
     asked_metrics,
+    choose_device,
     loss_settings,
     make_network,
     make_tables,

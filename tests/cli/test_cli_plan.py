@@ -370,3 +370,39 @@ def test_a_directory_is_no_recipe() -> None:
 
 def test_missing_data_is_exit_code_2() -> None:
     assert "absent.npz" in refused("plan", "small.yaml", "--set", "data.path=absent.npz")
+
+
+# --- errors for programs --------------------------------------------------------------------
+
+
+def test_with_json_a_known_error_is_the_last_line_of_stderr(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(RECIPE.replace("type: multiplicative", "type: multiplicatve"))
+    done = CliRunner().invoke(make_app(), ["plan", str(path), "--json"])
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert (told["error"], told["exit_code"]) == ("RecipeError", 2)
+    (problem,) = told["problems"]
+    assert problem.pop("expected").startswith("multiplicative, ")
+    assert problem == {
+        "file": str(path),
+        "line": 7,
+        "column": 16,
+        "key": "fusion.type",
+        "got": "'multiplicatve'",
+        "fix": "did you mean 'multiplicative'?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "code"),
+    [
+        (["status", "no-such-run", "--json"], "RunNotFoundError", 3),
+        (["convert", "no.pt", "-o", "x.safetensors", "--json"], "ComponentError", 1),
+    ],
+)
+def test_every_command_tells_it_so(arguments: list[str], error: str, code: int) -> None:
+    done = CliRunner().invoke(make_app(), arguments)
+    told = json.loads(done.stderr)
+    assert told.keys() == {"error", "message", "exit_code", "problems"}
+    assert (told["error"], told["exit_code"], done.exit_code) == (error, code, code)

@@ -3,7 +3,9 @@
 In a git work tree git decides: what is tracked and what is new count, what is ignored does not.
 Elsewhere it is the recipe's folder without what is hidden or a cache. Data does not belong to it:
 the plan names its files where they are, and large files are left out. So are files whose names
-say that they hold a secret. Whatever is left out is told, with the reason.
+say that they hold a secret, and links that lead out of the project: what they lead to is somebody
+else's to hand on. Whatever is left out is told, with the reason, but for what git ignores and
+what programs make: caches, environments, runs.
 """
 
 from __future__ import annotations
@@ -62,12 +64,24 @@ class LeftOut(NamedTuple):
     """A file that is not part of the snapshot.
 
     Attributes:
-        path: relative to the project, `/` between the parts.
+        path: relative to the project, `/` between the parts; a folder's ends with one.
         why: in a word or two.
     """
 
     path: str
     why: str
+
+
+class Found(NamedTuple):
+    """A file of a project, or a folder whose content is not looked at.
+
+    Attributes:
+        path: as in `LeftOut`.
+        is_hidden: and therefore no part of the project.
+    """
+
+    path: str
+    is_hidden: bool
 
 
 class Project(NamedTuple):
@@ -119,6 +133,7 @@ def commit_and_diff(folder: Path) -> tuple[str | None, str]:
 
 
 _SECRET: Final = "may hold a secret"
+_HIDDEN: Final = "hidden"
 
 
 def looks_secret(path: str) -> bool:
@@ -146,17 +161,17 @@ def _is_secret(root: Path, path: str) -> bool:
 
 
 def _choose(
-    root: Path, found: Iterator[str], runs_dir: Path
+    root: Path, found: Iterator[Found], runs_dir: Path
 ) -> tuple[tuple[str, ...], tuple[LeftOut, ...]]:
     chosen: list[str] = []
     left_out: list[LeftOut] = []
     total = 0
     are_runs = _AreRuns(root, runs_dir)
-    for path in found:
-        if are_runs(os.path.dirname(path)):
+    for path, hidden in found:
+        if are_runs(os.path.dirname(path.rstrip("/"))):
             continue
-        size, why = _look_at(root / path)
-        if size is not None and _is_secret(root, path):
+        size, why = (None, _HIDDEN) if hidden else _look_at(root, path)
+        if (why or size is not None) and _is_secret(root, path):
             size, why = None, _SECRET
         if why:
             left_out.append(LeftOut(path, why))
@@ -178,8 +193,9 @@ def _too_much(root: Path, files: int, total: int) -> str:
     )
 
 
-def _look_at(path: Path) -> tuple[int | None, str]:
+def _look_at(root: Path, name: str) -> tuple[int | None, str]:
     """A file's size, and why it is left out; neither where there is no file any more."""
+    path = root / name
     try:
         details = path.stat()
     except FileNotFoundError:
@@ -188,6 +204,8 @@ def _look_at(path: Path) -> tuple[int | None, str]:
         return None, error.strerror or str(error)
     if not path.is_file():
         return None, "a link to a folder" if path.is_dir() else "no plain file"
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+        return None, "a link out of the project"
     if details.st_size > MAX_FILE_BYTES:
         return None, f"{details.st_size / 1e6:,.0f} MB, more than {MAX_FILE_BYTES / 1e6:.0f}"
     return (details.st_size, "") if os.access(path, os.R_OK) else (None, "may not be read")
@@ -211,25 +229,29 @@ class _AreRuns:
         return self._known[folder]
 
 
-def _walk(root: Path) -> Iterator[str]:
+def _walk(root: Path) -> Iterator[Found]:
     for parent, folders, files in os.walk(root):
+        place = Path(parent).relative_to(root)
         folders[:] = sorted(name for name in folders if not _is_cache(parent, name))
+        for name in folders:
+            if name.startswith("."):
+                yield Found(f"{(place / name).as_posix()}/", True)
+            elif os.path.islink(os.path.join(parent, name)):
+                yield Found((place / name).as_posix(), False)
+        folders[:] = [name for name in folders if not name.startswith(".")]
         for name in sorted(files):
-            # A hidden secret is named among those left out; what else is hidden is nobody's.
-            if not name.startswith(".") or looks_secret(name):
-                yield Path(parent, name).relative_to(root).as_posix()
+            yield Found((place / name).as_posix(), name.startswith("."))
 
 
 def _is_cache(parent: str, name: str) -> bool:
     return (
-        name.startswith(".")
-        or name in _CACHES
+        name in _CACHES
         or name.endswith(".egg-info")
         or os.path.exists(os.path.join(parent, name, "pyvenv.cfg"))
     )
 
 
-def _git_files(root: Path, below: str = "") -> Iterator[str]:
+def _git_files(root: Path, below: str = "") -> Iterator[Found]:
     """Tracked and new files; those of repositories inside it too."""
     listed = _git(root / below, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in dict.fromkeys((listed or "").split("\0")):
@@ -237,7 +259,7 @@ def _git_files(root: Path, below: str = "") -> Iterator[str]:
         if name and (root / path).is_dir() and not (root / path).is_symlink():
             yield from _git_files(root, f"{path}/")
         elif name:
-            yield path
+            yield Found(path, False)
 
 
 def _diff(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 A snapshot holds the user's project and fusionrun's own package, and is named by what it holds:
 two runs of the same code share one. It lies under `<runs>/.snapshots`, its files are read-only,
-and it is complete before it has its name.
+nobody may read there what they may not read in the project, and it is complete before it has its
+name.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -159,6 +162,8 @@ def store(snapshot: Snapshot) -> None:
     """
     if snapshot.path.is_dir():
         find_snapshot(snapshot.path.parent, snapshot.id)
+        with suppress(OSError):  # (another user's, who has taken it of the same files)
+            _narrow(snapshot.path, snapshot)
         return
     aside = snapshot.path.with_name(f".{snapshot.id}.{os.urandom(6).hex()}")
     try:
@@ -237,9 +242,29 @@ def _fill(aside: Path, snapshot: Snapshot) -> None:
         if _sha256(content) != record["sha256"]:
             raise UserError(f"{snapshot.files[name]}: changed while it was copied; submit again")
         _write(target, content, 0o555 if record["executable"] else 0o444)
-    if snapshot.diff:
-        _write(aside / _DIFF, _encoded(snapshot.diff), 0o444)
+    if snapshot.diff:  # (of files that others may not be allowed to read)
+        _write(aside / _DIFF, _encoded(snapshot.diff), 0o400)
     write_json(aside / _MANIFEST, snapshot.manifest)
+    _narrow(aside, snapshot)
+
+
+def _narrow(path: Path, snapshot: Snapshot) -> None:
+    """Take from everybody else what the project's own files and folders do not let them read."""
+    if snapshot.project is None:
+        return
+    top = path / _PROJECT
+    for parent, _, names in os.walk(top):
+        place = Path(parent).relative_to(top)
+        _limit(Path(parent), snapshot.project / place, own=0o700)
+        for name in names:
+            _limit(Path(parent, name), snapshot.project / place / name, own=0o400)
+
+
+def _limit(copy: Path, original: Path, own: int) -> None:
+    before = stat.S_IMODE(copy.stat().st_mode)
+    allowed = before & (stat.S_IMODE(original.stat().st_mode) | ~0o777) | own
+    if allowed != before:
+        copy.chmod(allowed)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

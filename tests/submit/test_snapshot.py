@@ -150,6 +150,34 @@ def test_links_are_followed_to_files_and_named_otherwise(folder: Path, runs: Pat
     assert found.left_out == (("to_nothing", "a link to nothing"),)
 
 
+@pytest.mark.parametrize("kept_by_git", [True, False])
+def test_a_link_out_of_the_project_is_left_out_and_named(
+    folder: Path, runs: Path, kept_by_git: bool
+) -> None:
+    outside = folder.parent / "elsewhere.py"
+    outside.write_text("PRIVATE = 1\n")
+    (folder / "shared.py").symlink_to(outside)
+    if kept_by_git:
+        git(folder, "init", "-q")
+    found = list_project(folder, runs)
+    assert found.files == ("model.py",)
+    assert found.left_out == (("shared.py", "a link out of the project"),)
+
+
+def test_linked_and_hidden_folders_and_hidden_files_are_named(folder: Path, runs: Path) -> None:
+    for name in (".aws/config", ".notes/a", "sub/.more/b", ".profile", "__pycache__/c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    (folder / "linked").symlink_to("sub")
+    assert list_project(folder, runs).left_out == (
+        (".aws/", "may hold a secret"),
+        (".notes/", "hidden"),
+        (".profile", "hidden"),
+        ("linked", "a link to a folder"),
+        ("sub/.more/", "hidden"),
+    )
+
+
 # Secrets
 
 
@@ -216,6 +244,23 @@ def test_modes_stay_and_nobody_may_write(folder: Path, runs: Path) -> None:
     path = take_snapshot(folder, runs).path / "project"
     assert (path / "tool.sh").stat().st_mode & 0o777 == 0o555
     assert (path / "model.py").stat().st_mode & 0o777 == 0o444
+
+
+def modes(path: Path) -> list[int]:
+    return [(path / name).stat().st_mode & 0o777 for name in (".", "model.py", "mine", "mine/a.sh")]
+
+
+def test_nobody_may_read_a_copy_who_may_not_read_the_file(folder: Path, runs: Path) -> None:
+    (folder / "mine").mkdir(mode=0o700)
+    (folder / "mine" / "a.sh").write_text("")
+    (folder / "mine" / "a.sh").chmod(0o744)
+    (folder / "model.py").chmod(0o644)
+    first = take_snapshot(folder, runs)
+    assert modes(first.path / "project")[1:] == [0o444, 0o700, 0o544]
+    (folder / "model.py").chmod(0o600)
+    folder.chmod(0o750)
+    assert take_snapshot(folder, runs).id == first.id
+    assert modes(first.path / "project") == [0o750, 0o400, 0o700, 0o544]
 
 
 def test_the_diff_against_the_commit_is_kept(repository: Path, runs: Path) -> None:

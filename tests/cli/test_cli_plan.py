@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from fusionrun.cli.main import list_of_commands, make_app
 from fusionrun.plan.resolve import make_plan
@@ -18,6 +18,7 @@ from fusionrun.plan.stored import sealed
 from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import write_status
+from tests.program import fusionrun
 
 RECIPE = """\
 version: 1
@@ -105,10 +106,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FUSIONRUN_RUNS", raising=False)
     Path("small.yaml").write_text(RECIPE)
     return tmp_path
-
-
-def fusionrun(*arguments: str) -> Result:
-    return CliRunner().invoke(make_app(), list(arguments))
 
 
 def shown(*arguments: str) -> str:
@@ -218,7 +215,8 @@ def test_the_script_of_a_sweep_is_said_to_be_of_one_run() -> None:
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_what_slurm_would_misread_is_refused_as_submit_does(form: tuple[str, ...]) -> None:
     with_slurm("{time: '00:02:00', extra: {partitoin: x}}")
-    told = refused("plan", "small.yaml", *form)
+    said = refused("plan", "small.yaml", *form)
+    told = json.loads(said)["message"] if form else said
     assert "slurm.grace\n  got       120 seconds, of a time limit of 120" in told
     assert "small.yaml:9:46  slurm.extra.partitoin\n" in told
 
@@ -378,7 +376,7 @@ def test_missing_data_is_exit_code_2() -> None:
 def test_with_json_a_known_error_is_the_last_line_of_stderr(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(RECIPE.replace("type: multiplicative", "type: multiplicatve"))
-    done = CliRunner().invoke(make_app(), ["plan", str(path), "--json"])
+    done = fusionrun("plan", path, "--json")
     told = json.loads(done.stderr.splitlines()[-1])
     assert (done.exit_code, done.stdout) == (2, "")
     assert (told["error"], told["exit_code"]) == ("RecipeError", 2)
@@ -402,7 +400,7 @@ def test_with_json_a_known_error_is_the_last_line_of_stderr(tmp_path: Path) -> N
     ],
 )
 def test_every_command_tells_it_so(arguments: list[str], error: str, code: int) -> None:
-    done = CliRunner().invoke(make_app(), arguments)
+    done = fusionrun(*arguments)
     told = json.loads(done.stderr)
     assert told.keys() == {"error", "message", "exit_code", "problems"}
     assert (told["error"], told["exit_code"], done.exit_code) == (error, code, code)

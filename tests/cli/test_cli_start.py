@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
 
-from fusionrun.cli.main import make_app
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.recipe.starter import expert_names
 from fusionrun.schema.base import NAME_PATTERN
 from fusionrun.schema.experts import PATHS
+from tests.program import fusionrun
 
 LABEL = np.arange(60) % 3
 
@@ -29,10 +28,6 @@ LABEL = np.arange(60) % 3
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def fusionrun(*arguments: str) -> Result:
-    return CliRunner().invoke(make_app(), list(arguments))
 
 
 def written(*arguments: str, to: str = "recipe.yaml") -> Plan:

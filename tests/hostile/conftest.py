@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from fusionrun.cli.main import make_app
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
 
@@ -90,11 +89,6 @@ def trained(trained_once: RunLayout, tmp_path: Path) -> RunLayout:
     root = tmp_path / "runs" / trained_once.id
     shutil.copytree(trained_once.root, root)
     return RunLayout(root)
-
-
-def fusionrun(*arguments: object) -> Result:
-    """The program, in this process."""
-    return CliRunner().invoke(make_app(), [str(argument) for argument in arguments])
 
 
 def refused(done: Result, *codes: int) -> str:

@@ -26,7 +26,7 @@ from fusionrun.store.status import Status, mark_status, read_status
 from fusionrun.submit.after import Ended, decide
 from fusionrun.submit.journal import read_events, read_submission
 from fusionrun.submit.standing import standing
-from tests.hostile.conftest import fusionrun
+from tests.program import fusionrun
 
 some = settings(
     max_examples=60,

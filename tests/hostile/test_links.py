@@ -21,7 +21,8 @@ from fusionrun.store.status import mark_status, read_status
 from fusionrun.submit.cancel import cancel
 from fusionrun.submit.handing import alone
 from fusionrun.submit.journal import Submission, add_event, now, write_submission
-from tests.hostile.conftest import fusionrun, refused
+from tests.hostile.conftest import refused
+from tests.program import fusionrun
 
 RECORD = {
     "run_id": "x-0123abcd-s0", "plan_hash": "0123abcd", "which": "best", "epoch": 0, "step": 1,

@@ -15,7 +15,8 @@ from fusionrun.store import checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.manifest import FORMAT, digest_of, read_manifest
 from fusionrun.store.runs import find_run, list_runs
-from tests.hostile.conftest import RECIPE, Canary, fusionrun, refused
+from tests.hostile.conftest import RECIPE, Canary, refused
+from tests.program import fusionrun
 
 ELSEWHERE = [
     *("..", "../x", "../../../../tmp/x", "/etc/passwd", "a/b", "a/../../b", "~/x", "~root/x"),

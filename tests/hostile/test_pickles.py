@@ -15,7 +15,8 @@ import fusionrun as package
 from fusionrun.errors import ComponentError, FusionrunError
 from fusionrun.store.components import load_file
 from fusionrun.store.convert import convert
-from tests.hostile.conftest import Canary, fusionrun, refused
+from tests.hostile.conftest import Canary, refused
+from tests.program import fusionrun
 
 PACKAGE = Path(package.__file__).parent
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fusionrun.schema import kinds
-from tests.hostile.conftest import RECIPE, Canary, fusionrun, refused
+from tests.hostile.conftest import RECIPE, Canary, refused
+from tests.program import fusionrun
 
 SOUND = """\
 from typing import Literal

@@ -14,7 +14,8 @@ import pytest
 from fusionrun.store.layout import RunLayout
 from fusionrun.submit.project import commit_and_diff, list_project, looks_secret
 from fusionrun.submit.snapshot import take_snapshot
-from tests.hostile.conftest import RECIPE, fusionrun
+from tests.hostile.conftest import RECIPE
+from tests.program import fusionrun
 from tests.submit.life import call, only_run, until
 
 HIDDEN = "hunter2-and-more"

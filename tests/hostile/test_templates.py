@@ -17,7 +17,8 @@ from fusionrun.schema.base import plain
 from fusionrun.schema.slurm import Slurm
 from fusionrun.slurm.checks import problems
 from fusionrun.slurm.script import Job, header, render
-from tests.hostile.conftest import Canary, fusionrun, refused
+from tests.hostile.conftest import Canary, refused
+from tests.program import fusionrun
 
 TOP = "#!/bin/bash\n{% for option in options %}\n#SBATCH {{ option }}\n{% endfor %}\n"
 BODY = "srun python -m fusionrun.job .\npython -m fusionrun.submit.after . --code $?\n"

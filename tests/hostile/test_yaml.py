@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from fusionrun.cli.main import make_app
 from tests.hostile.conftest import Canary
+from tests.program import fusionrun
 
 RECIPE = """\
 version: 1
@@ -49,7 +48,7 @@ VALUES = {
 
 def plan(*arguments: object) -> str:
     """What `plan` says that refuses something."""
-    done = CliRunner().invoke(make_app(), ["plan", *map(str, arguments)])
+    done = fusionrun("plan", *arguments)
     assert isinstance(done.exception, SystemExit), done.exception
     assert (done.exit_code, done.stdout) == (2, ""), done.output
     return done.stderr

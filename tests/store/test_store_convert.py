@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from fusionrun.cli.main import make_app
 from fusionrun.errors import ComponentError, FusionrunError, UserError
 from fusionrun.store.convert import Renaming, convert, parse_map
+from tests.program import fusionrun
 
 RECIPE = """\
 version: 1
@@ -62,7 +62,7 @@ def equal(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
 
 
 def command(*arguments: object) -> Result:
-    return CliRunner().invoke(make_app(), ["convert", *map(str, arguments)])
+    return fusionrun("convert", *arguments)
 
 
 # ------------------------------------------------------------------ what is taken
@@ -128,7 +128,7 @@ def test_an_expert_of_somebody_else_starts_a_run(here: Path) -> None:
     done = command("a.pt", "-o", "a.safetensors", "--strip", "module.")
     assert done.exit_code == 0, done.output
     Path("recipe.yaml").write_text(RECIPE)
-    planned = CliRunner().invoke(make_app(), ["plan", "recipe.yaml", "--json"])
+    planned = fusionrun("plan", "recipe.yaml", "--json")
     assert planned.exit_code == 0, planned.output
     weights = json.loads(planned.stdout)["components"]["experts.a"]["weights"]
     assert weights["given"] == "a.safetensors"

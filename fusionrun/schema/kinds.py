@@ -9,16 +9,16 @@ ordinary recipe pays for neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
 
 from fusionrun.errors import Problem, UserError
 from fusionrun.schema.base import Section, imported
+from fusionrun.schema.chosen import Chosen
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Section)
 
 
-class Kinds(Generic[S]):
+class Kinds(Chosen, Generic[S]):
     """The kinds of one section, as an annotation: `fusion: Annotated[Fusion, FUSIONS]`.
 
     Args:
@@ -34,6 +34,8 @@ class Kinds(Generic[S]):
         builtin: the section classes of this package, or where they stand, by tag.
         group: entry-point group in which other packages offer more; None for a closed set.
     """
+
+    combined = "oneOf"
 
     def __init__(
         self, tag: str, builtin: Mapping[str, type[S] | str], group: str | None = None
@@ -97,21 +99,8 @@ class Kinds(Generic[S]):
             raise PydanticCustomError("tag_unknown", "unknown {tag}", {"tag": self.tag})
         return kind.model_validate(value)
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda section: section.model_dump()
-            ),
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        kinds: list[Any] = [self.find(name) for name in self._builtin]
-        return {"oneOf": [handler(TypeAdapter(kind).core_schema) for kind in kinds]}
+    def _classes(self) -> Iterable[type[S] | None]:
+        return map(self.find, self._builtin)
 
 
 def _broken(point: EntryPoint, got: str, expected: str) -> UserError:

@@ -1,19 +1,13 @@
 """How the rows of a data set become train, val and test: the shapes that `data.split` can have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import AUTO, Fraction, Natural, OrAuto, Section, Seed
+from fusionrun.schema.chosen import Chosen
 
 SUM_TOLERANCE: Final = 1e-9
 """How far fractions may sum from 1: thirds written with nine digits or more still pass."""
@@ -121,7 +115,7 @@ _WORDS: Final[Mapping[type[Split], str]] = {
 }
 
 
-class SplitShapes:
+class SplitShapes(Chosen):
     """Tells the shapes of a split apart by what is written, so that an error speaks of the shape
     that was meant: `fold` makes folds, a file name makes files, a share of `train` or `test`
     makes fractions; what is left is the first of `shapes`.
@@ -129,6 +123,8 @@ class SplitShapes:
     Args:
         shapes: those that a source can have.
     """
+
+    combined = "anyOf"
 
     def __init__(self, *shapes: type[Split]) -> None:
         self.shapes = shapes
@@ -161,17 +157,5 @@ class SplitShapes:
             raise PydanticCustomError("mapping_type", "a mapping")
         return shape.model_validate(value)
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda section: section.model_dump()
-            ),
-        )
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(TypeAdapter(shape).core_schema) for shape in self.shapes]}
+    def _classes(self) -> Iterable[type[Split]]:
+        return self.shapes

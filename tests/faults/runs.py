@@ -1,4 +1,4 @@
-"""Small runs to be hurt: shuffled, with dropout, distillation and windows of several batches."""
+"""Small runs to be hurt: shuffled, mixed, with dropout, distillation and windows of batches."""
 
 from __future__ import annotations
 
@@ -7,26 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fusionrun.launch import prepare
-from fusionrun.plan.resolve import make_plan
-from fusionrun.recipe.read import read_recipe
+from tests import small_runs
+from tests.small_runs import SMALL
 
-# 160 training rows in batches of 32: five steps an epoch. Windows of three batches: an epoch is
-# one of three and one of two. A checkpoint every four steps: in mid-epoch, and in mid-window.
-RECIPE = """\
-version: 1
-name: victim
-preset: tuned
-data:
-  source: npz
-  path: package:handwritten_digits
-  label: label
-  split: {train: 0.08, val: 0.3, test: 0.62}
-experts:
-  fourier: {model: mlp, view: fourier, hidden: [16], features: 16, dropout: 0.1}
-  zernike: {model: mlp, view: zernike, hidden: [], features: 16}
-fusion: {type: concatenation, dropout: 0.2}
-knowledge_transfer: {expert_gradient_accumulation: 3, knowledge_distillation_weight: 0.1}
+# A checkpoint every four steps: in mid-epoch, and in mid-window.
+RECIPE = (
+    SMALL
+    + """\
 augmentation: {mixup: {alpha: 0.2}, label_smoothing: 0.1}
 training:
   epochs: 4
@@ -34,18 +21,14 @@ training:
   device: cpu
   checkpoints: {every_steps: 4}
 """
+)
 EVERY = 4
 STEPS = 20
 
 
 def prepared(folder: Path, *settings: str) -> Path:
     """A run's directory, not begun."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "victim.yaml"
-    path.write_text(RECIPE)
-    source = read_recipe(path, list(settings))
-    plan = make_plan(source, folder / "runs")
-    return prepare(plan, source.text, folder / "runs", new=True).layout.root
+    return small_runs.prepared(folder, *settings, recipe=RECIPE).root
 
 
 def job(run: Path, **environment: str) -> subprocess.CompletedProcess[str]:

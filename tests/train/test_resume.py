@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,9 +17,6 @@ import pytest
 
 from fusionrun.errors import BusyError, InexactError, TrainingError, UserError
 from fusionrun.job import main
-from fusionrun.launch import prepare
-from fusionrun.plan.resolve import make_plan
-from fusionrun.recipe.read import read_recipe
 from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
@@ -26,38 +24,19 @@ from fusionrun.store.status import read_status
 from fusionrun.train import circumstances, job, saver
 from fusionrun.train.alone import alone
 from fusionrun.train.ranks import SINGLE
+from tests import small_runs
+from tests.small_runs import SMALL
 from tests.train.scripted_job import UNDISTURBED, Script, obeyed, started
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
-# 160 training rows in batches of 32: five steps an epoch. Windows of three batches: an epoch is
-# one of three and one of two, so that steps 6 and 7 are in mid-window. Dropout draws.
-RECIPE = """\
-version: 1
-name: small
-preset: tuned
-data:
-  source: npz
-  path: package:handwritten_digits
-  label: label
-  split: {train: 0.08, val: 0.3, test: 0.62}
-experts:
-  fourier: {model: mlp, view: fourier, hidden: [16], features: 16, dropout: 0.1}
-  zernike: {model: mlp, view: zernike, hidden: [], features: 16}
-fusion: {type: concatenation, dropout: 0.2}
-knowledge_transfer: {expert_gradient_accumulation: 3, knowledge_distillation_weight: 0.1}
-training: {epochs: 5, batch_size: 32, device: cpu}
-"""
+# With windows of three batches, steps 6 and 7 are in mid-window.
+RECIPE = SMALL + "training: {epochs: 5, batch_size: 32, device: cpu}\n"
 STEPS = 25
 KEPT = "step-000000011.damaged"
 
 
-def prepared(folder: Path, *settings: str, recipe: str = RECIPE) -> RunLayout:
-    path = folder / "small.yaml"
-    path.write_text(recipe)
-    source = read_recipe(path, list(settings))
-    plan = make_plan(source, folder / "runs")
-    return prepare(plan, source.text, folder / "runs", new=True).layout
+prepared = partial(small_runs.prepared, recipe=RECIPE)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

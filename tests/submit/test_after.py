@@ -73,6 +73,12 @@ def test_a_resumed_run_may_go_on_as_often_as_a_new_one() -> None:
 # What does not
 
 
+def test_a_run_that_was_not_gone_on_with_says_why_and_has_not_failed() -> None:
+    refused = {"attempt": 2, "outcome": "refused", "reason": "torch: was 1, is 2", "step": 7}
+    action = decide(ended(refused, code=2))
+    assert (action.kind, action.why, action.exit_code) == ("none", "torch: was 1, is 2", 2)
+
+
 def test_the_cap_ends_it_and_says_how_to_go_on() -> None:
     action = decide(ended(stopped(9), chain(3, 6), max_requeues=2))
     assert (action.kind, action.exit_code) == ("none", 0)

@@ -32,18 +32,19 @@ def how_far(layout: RunLayout) -> str:
     try:
         manifest = read_manifest(layout.components("best"))
     except ComponentError:
-        return f"{layout.root}: ended {came}, no weights were saved\n{_next(layout)}"
+        return f"{layout.root}: ended {came}, no weights were saved{_next(layout)}"
     folder = layout.components("best")
     best = f"best weights so far (epoch {manifest.epoch + 1})"
-    return f"{layout.root}: ended {came}\n{best}  {folder}\n{_next(layout)}"
+    return f"{layout.root}: ended {came}\n{best}  {folder}{_next(layout)}"
 
 
 def _next(layout: RunLayout) -> str:
-    """What `resume` would do."""
+    """A line of what `resume` would do; nothing where it would only come to the same end."""
     from fusionrun.watch.facts import facts_of
     from fusionrun.watch.post_mortem import how_to_go_on
 
-    return how_to_go_on(facts_of(layout))
+    facts = facts_of(layout)
+    return "" if any(error.repeats for error in facts.errors) else f"\n{how_to_go_on(facts)}"
 
 
 def results_as_json(layout: RunLayout) -> str:

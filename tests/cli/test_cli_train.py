@@ -339,6 +339,7 @@ def test_a_failing_run_exits_with_one_and_a_message(recipe: Path, tmp_path: Path
     assert result.exit_code == 1
     assert "not finite" in result.stderr
     assert "Fix: try a lower learning rate" in result.stderr
+    assert "`fusionrun resume" not in result.stderr  # it would come to the same end
     assert "Traceback" not in result.output
     assert read_status(layout).state == "failed"
     assert json.loads(layout.events.read_text().splitlines()[-1])["event"] == "failed"

@@ -154,7 +154,7 @@ def how_to_go_on_otherwise(facts: Facts) -> str:
     """After a `resume` that was refused: what may be done about it."""
     return (
         f"Put that back as it was; then {how_to_go_on(facts)} "
-        f"`fusionrun resume {facts.id} --allow-inexact` does so as it is now, to other bits."
+        f"`{facts.typed('resume')} --allow-inexact` does so as it is now, to other bits."
     )
 
 

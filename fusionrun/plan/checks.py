@@ -9,6 +9,7 @@ from fusionrun.data.report import Fault, FaultyDataError
 from fusionrun.errors import DataError, Problem, RecipeError
 from fusionrun.nearest import nearest
 from fusionrun.plan.augmentation import check_augmentation
+from fusionrun.plan.check_paths import check_paths
 from fusionrun.plan.ledger import Ledger
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.problems import shown
@@ -110,7 +111,7 @@ def _to_blame(source: Source, name: str, keys: Sequence[str]) -> Path:
 
 def check_recipe(source: Source, ledger: Ledger) -> None:
     """Everything that can only be seen once values are resolved."""
-    checks = (_names, _heads, _distillation, _attention, _optimizer, _sweep)
+    checks = (_names, _heads, _distillation, _attention, check_paths, _optimizer, _sweep)
     problems = [problem for check in checks for problem in check(source, ledger)]
     if problems:
         raise RecipeError(problems)

@@ -98,7 +98,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
         components=components,
         data=summary,
         steps=_steps(ledger, summary),
-        memory=_memory(components.values(), ledger["training.optimizer.type"]),
+        memory=_memory(components.values(), ledger),
     )
     return replace(plan, warnings=warnings_of(plan))
 
@@ -117,6 +117,11 @@ def _settle_transfer(ledger: Ledger, recipe: Recipe) -> None:
     attends = kind == "TransformerBase"
     why = f"{'true for' if attends else 'only for'} TransformerBase; fusion type is {kind}"
     ledger.settle("knowledge_transfer.cross_expert_attention", attends, "rule", why)
+    key = "knowledge_transfer.log_variance_lr"
+    if recipe.knowledge_transfer.loss_weighting == "uncertainty":
+        ledger.settle(key, rules.LOG_VARIANCE_RATE, "default", rules.LOG_VARIANCE_WHY)
+    else:
+        ledger.settle(key, None, "rule", "only for loss_weighting uncertainty")
 
 
 def _settle_fusion(ledger: Ledger, input_dims: Mapping[str, int]) -> None:
@@ -415,9 +420,11 @@ def _steps(ledger: Ledger, summary: DataSummary) -> Steps:
     )
 
 
-def _memory(components: Iterable[ComponentPlan], optimizer: str) -> Memory:
-    """What never trains has neither gradients nor moments."""
+def _memory(components: Iterable[ComponentPlan], ledger: Ledger) -> Memory:
+    """What never trains has neither gradients nor moments; paths kept apart have one each."""
     components = tuple(components)
     size = FLOAT_BYTES * sum(c.parameters for c in components)
     trained = FLOAT_BYTES * sum(c.parameters for c in components if not c.never_trains)
-    return Memory(parameters=size, gradients=trained, optimizer=trained * MOMENTS[optimizer])
+    gradients = 1 if ledger["knowledge_transfer.gradient_combination"] == "sum" else 3
+    moments = MOMENTS[ledger["training.optimizer.type"]]
+    return Memory(parameters=size, gradients=trained * gradients, optimizer=trained * moments)

@@ -24,6 +24,12 @@ LEAST_WIDTH = 60
 MOST_SHOWN = 40
 # Keys that say where data is; the first one that a source has.
 _WHERE = ("data.path", "data.name")
+_TWO_PASSES = "two backward passes a batch, over one forward"
+_WEIGHTING = {
+    "static": "",
+    "uncertainty": ";  each CE's weight is learned (uncertainty), and begins there",
+    "dwa": ";  a CE that falls slower weighs more, from the third epoch on (dwa)",
+}
 Row = tuple[str, ...]
 
 
@@ -152,6 +158,8 @@ def _facts(plan: Plan) -> Iterator[Row]:
     if augmentation := in_words(plan):
         yield ("augmentation", augmentation)
     yield ("updates", _updates(plan))
+    if (combination := plan["knowledge_transfer.gradient_combination"]) != "sum":
+        yield ("gradients", f"{combination} joins both paths' on each expert: {_TWO_PASSES}")
     yield ("steps", _steps(plan))
     memory = plan.memory
     yield (
@@ -239,7 +247,7 @@ def _losses(plan: Plan) -> str:
     if weight := plan[f"{prefix}knowledge_distillation_weight"]:
         teacher, temperature = plan[f"{prefix}teacher"], plan[f"{prefix}temperature"]
         parts.append(f"{weight:g} · Σ KD(teacher {teacher}, T {temperature:g})")
-    return " + ".join(parts)
+    return " + ".join(parts) + _WEIGHTING[plan[f"{prefix}loss_weighting"]]
 
 
 def _updates(plan: Plan) -> str:

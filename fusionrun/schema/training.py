@@ -18,6 +18,8 @@ from fusionrun.schema.base import (
 )
 
 Teacher = Literal["peers", "ensemble", "mutual", "global"]
+Combination = Literal["sum", "pcgrad", "mmpareto"]
+Weighting = Literal["static", "uncertainty", "dwa"]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -38,6 +40,12 @@ class KnowledgeTransfer(Section):
     """Largest gradient norm of fusion and global head together; null: no clipping."""
     expert_gradient_clipping: Annotated[Positive, OrAuto()] | None = AUTO
     """Largest gradient norm of each expert with its head; null: no clipping."""
+    gradient_combination: Combination = "sum"
+    """How both paths' gradients meet on an expert; all but sum take two backward passes."""
+    loss_weighting: Weighting = "static"
+    """How cross-entropies are weighed against each other while the run goes on."""
+    log_variance_lr: Annotated[Positive, OrAuto()] | None = AUTO
+    """Rate of the learned log-variances; loss_weighting uncertainty only."""
     cross_expert_attention: Annotated[bool, OrAuto()] = AUTO
     """Whether the experts' features attend to each other before they are joined."""
 

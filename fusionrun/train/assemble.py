@@ -139,6 +139,8 @@ def loss_settings(plan: Plan) -> LossSettings:
         distillation_weight=transfer.knowledge_distillation_weight,
         temperature=transfer.temperature,
         teacher=transfer.teacher,
+        weighting=transfer.loss_weighting,
+        log_variance_lr=transfer.log_variance_lr,
     )
 
 
@@ -175,6 +177,7 @@ def make_updater(
         ranks,
         max_skipped=plan.settings.training.max_skipped_steps,
         frozen_epochs=later,
+        combination=transfer.gradient_combination,
     )
 
 

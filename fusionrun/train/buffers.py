@@ -98,6 +98,14 @@ class ComponentBuffer:
             parameter.data = home
             parameter.grad = grad.as_strided(shape, strides, self.offsets[key])
 
+    def views(self, memory: Tensor) -> list[Tensor]:
+        """Each parameter's place in further memory (N,) of the whole layout, in its own shape."""
+        base = int(memory.storage_offset())
+        return [
+            memory.as_strided(p.shape, torch.empty_like(p).stride(), base + self.offsets[key])
+            for key, p in self.parameters.items()
+        ]
+
     def check(self) -> None:
         """Raises TrainingError where a parameter or its gradient no longer lies in the buffer."""
         for key, parameter in self.parameters.items():

@@ -2,9 +2,9 @@
 
 A snapshot is taken between two steps, as a copy, and becomes a checkpoint while training goes on
 (`saver`). It holds the weights, the best weights so far, moments and counters of the optimizer with
-an open window's gradient and the loss scale, the open epoch's losses and norms, every rank's
-generators, and where the run stands. The order of samples follows from seed and epoch, and is not
-saved. Safetensors and JSON, never pickle. A run that goes on from it ends with the same bits as
+an open window's gradient and the loss scale, what the loss weights have learned, the open epoch's
+losses and norms, every rank's generators, and where the run stands. The order of samples follows
+from seed and epoch, and is not saved. Safetensors and JSON, never pickle. A run that goes on from it ends with the same bits as
 one that was never stopped.
 
 Files are written by the first rank alone, and read by all.
@@ -40,6 +40,8 @@ _WEIGHTS: Final = "weights.safetensors"
 _BEST: Final = "best.safetensors"
 _UPDATER: Final = "updater.safetensors"
 _EPOCH: Final = "epoch.safetensors"
+# What the loss weights have learned stands beside the updater's components.
+_LOSS_WEIGHTS: Final = "loss_weights"
 
 Components = Mapping[str, Mapping[str, Tensor]]
 
@@ -93,8 +95,10 @@ class Loaded:
         try:
             _load_weights(step, _parts(self.tensors[_WEIGHTS]))
             # (a component whose optimizer remembers nothing has no tensors here)
-            parts: Components = {name: {} for name in step.updater.state_dict()}
-            step.updater.load_state_dict({**parts, **_parts(self.tensors[_UPDATER])})
+            parts: dict[str, Mapping[str, Tensor]] = {n: {} for n in step.updater.state_dict()}
+            parts |= _parts(self.tensors[_UPDATER])
+            step.weights.load_state_dict(parts.pop(_LOSS_WEIGHTS, {}))
+            step.updater.load_state_dict(parts)
             best = self._best(step) if ranks.is_first else {}
         except (KeyError, RuntimeError, ValueError) as error:
             raise TrainingError(
@@ -223,7 +227,9 @@ def copied(epochs: Epochs, step: Step, ranks: Ranks, origin: Origin) -> Snapshot
     tensors = {
         _WEIGHTS: _flat(copied_state(step)),
         _BEST: _flat(epochs.best.state),
-        _UPDATER: _flat(_copy(step.updater.state_dict())),
+        _UPDATER: _flat(
+            _copy({**step.updater.state_dict(), _LOSS_WEIGHTS: step.weights.state_dict()})
+        ),
         _EPOCH: open_epoch,
     }
     return Snapshot(epochs.steps, epochs.best.step, place, tensors)

@@ -21,7 +21,6 @@ from fusionrun.train.augment import Augmenter, BatchPart, batches_of
 from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.frozen import FrozenExperts
-from fusionrun.train.losses import term_names, term_weights
 from fusionrun.train.metrics import Metrics, path_metrics
 from fusionrun.train.progress import Display, EpochNews
 from fusionrun.train.ranks import Ranks
@@ -216,9 +215,8 @@ class Epochs:
         self.where = replace(self.where, batch=self.where.batch - more, steps=steps)
 
     def _nonfinite_losses(self, tally: Tally, number: int) -> list[str]:
-        names = term_names(self._experts, self._step.losses)
-        values = tally.losses[number].tolist()
-        return [n for n, v in zip(names, values, strict=True) if not math.isfinite(v)]
+        losses, _ = self._step.weights.summary(tally.losses[number].tolist())
+        return [name for name, value in losses.items() if not math.isfinite(value)]
 
     def run(self) -> None:
         """All epochs that are left, or until early stopping.
@@ -294,14 +292,16 @@ class Epochs:
         if tally is None:
             raise RuntimeError("an epoch without batches")
         norms = self._step.updater.summarize(tally.records)
-        names = term_names(self._experts, self._step.losses)
-        losses = dict(zip(names, tally.mean_losses(), strict=True))
+        means, weights = tally.mean_losses(), self._step.weights
+        losses, weighted = weights.summary(means)
         _refuse_nonfinite(losses, self.steps)
-        weights = dict(zip(names, term_weights(self._experts, self._step.losses), strict=True))
+        moved = {"loss_weights": now} if (now := weights.now()) else {}
+        weights.end_epoch(means)
         paths = ["global", *(self._experts if heads_trained(self._plan) else ())]
         return {
             "loss": losses,
-            "weighted_loss": {name: losses[name] * weight for name, weight in weights.items()},
+            "weighted_loss": weighted,
+            **moved,
             "train_accuracy": dict(zip(paths, tally.accuracy(), strict=False)),
             "gradient_norm": {name: s.mean for name, s in norms.items()},
             "clipped_share": {name: s.clipped_share for name, s in norms.items()},

@@ -276,6 +276,9 @@ class Attempt:
         touched = TOUCHED_ONCE if "test" in tables else NEVER_TOUCHED
         self._save("best", epochs.best.state, epochs.best, touched)
         self._save("last", last, None, touched)
+        if weights := step.weights.now():
+            words = ", ".join(f"{path} {weight:.3g}" for path, weight in weights.items())
+            print(f"loss weights after the last epoch: {words}", flush=True)
         self._recorder.event("completed", epochs=epochs.epoch, best_epoch=epochs.best.epoch)
         self._recorder.outcome("completed", None, epochs.epoch, epochs.steps)
         self._recorder.status("completed", epochs.epoch, epochs.steps)

@@ -3,6 +3,8 @@
     L = CE(z_g, y) + λ Σ_i CE(z_i, y) + w Σ_i KD_i
     KD_i = T² · KL(sg[q_i] ‖ softmax(z_i / T)), the mean over the batch
 
+The first term is the collaborative path, the others are the individual one.
+
 Owns the terms and how they are added up. Never reads a value back from the device: what is to be
 logged stays a small tensor (`LossTerms.log`) until the epoch ends.
 
@@ -18,7 +20,17 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LossSettings", "LossTerms", "Teacher", "loss_terms", "term_names", "term_weights"]
+from fusionrun.schema.training import Weighting
+
+__all__ = [
+    "LossSettings",
+    "LossTerms",
+    "Teacher",
+    "initial_weights",
+    "loss_terms",
+    "term_names",
+    "term_weights",
+]
 
 Teacher = Literal["peers", "ensemble", "mutual", "global"]
 
@@ -34,12 +46,16 @@ class LossSettings:
         teacher: where q_i comes from. `peers`: the mean of the other experts' softened
             probabilities; `ensemble`: the softened mean of all experts' logits; `mutual`: each
             other expert in turn, the mean of those divergences; `global`: the global head.
+        weighting: whether the cross-entropies' weights stay as they are: see `loss_weights`.
+        log_variance_lr: rate of the learned log-variances, for `uncertainty`.
     """
 
     lambda_loss: float
     distillation_weight: float
     temperature: float
     teacher: Teacher
+    weighting: Weighting = "static"
+    log_variance_lr: float | None = None
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -100,6 +116,7 @@ def loss_terms(
     targets: Tensor,
     settings: LossSettings,
     weights: Tensor | None = None,
+    term_weights: Tensor | None = None,
 ) -> LossTerms:
     """The loss of one batch, in float32 at least, whatever autocast says.
 
@@ -111,6 +128,7 @@ def loss_terms(
         settings: weights, temperature and teacher.
         weights: (E, B), what each sample counts in an expert's own terms: 0 where its view is
             missing; such an expert teaches nobody either. None: no view is missing.
+        term_weights: (1 + E,) or (1 + 2E,), what each term weighs; None: as the settings say.
 
     Raises:
         ValueError: distillation is asked for with fewer than two experts.
@@ -122,9 +140,11 @@ def loss_terms(
     terms = _cross_entropies(torch.cat([overall.unsqueeze(0), judged]), targets, weights)
     if settings.distillation_weight:
         terms = torch.cat([terms, _distillation(experts, overall, settings, weights)])
-    total = torch.dot(terms, _weights(terms, num_experts, settings))
+    if term_weights is None:
+        term_weights = initial_weights(terms, num_experts, settings)
     first_kd = 1 + num_experts
     distillation = terms[first_kd:] if settings.distillation_weight else None
+    total = torch.dot(terms, term_weights)
     return LossTerms(total, terms[0], terms[1:first_kd], distillation)
 
 
@@ -132,9 +152,13 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _weights(terms: Tensor, num_experts: int, settings: LossSettings) -> Tensor:
-    """(1 + E,) or (1 + 2E,), made by filling: a copy from the host would make a GPU wait."""
-    weights = torch.full_like(terms, settings.distillation_weight)
+def initial_weights(like: Tensor, num_experts: int, settings: LossSettings) -> Tensor:
+    """(1 + E,) or (1 + 2E,), as `like`: 1, λ for each expert and w for each distillation.
+
+    Made by filling: a copy from the host would make a GPU wait.
+    """
+    size = 1 + num_experts * (2 if settings.distillation_weight else 1)
+    weights = like.new_full((size,), settings.distillation_weight)
     weights[: 1 + num_experts].fill_(settings.lambda_loss)
     weights[:1].fill_(1.0)
     return weights

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fusionrun.models.network import FusionNetwork
+from fusionrun.models.network import FusionNetwork, Outputs
 from fusionrun.train.batch_statistics import WholeBatch, has_batch_norm
-from fusionrun.train.losses import LossSettings, loss_terms, term_names
+from fusionrun.train.loss_weights import LossWeights, loss_weights
+from fusionrun.train.losses import LossSettings, LossTerms, loss_terms
 from fusionrun.train.norms import StepRecord
 from fusionrun.train.running_statistics import RunningStatistics
 from fusionrun.train.tables import Batch
@@ -32,7 +33,7 @@ class StepLog(NamedTuple):
     """What a step leaves for the epoch's end, still on the device.
 
     Attributes:
-        terms: the loss terms, in the order of `losses.term_names`: means over this rank's rows,
+        terms: the loss terms, in the order of `LossWeights.log`: means over this rank's rows,
             0 where it had none.
         experts: (E, B), the class that each head chose.
         overall: (B,), the class that the global head chose.
@@ -90,12 +91,15 @@ class Step:
         with self._statistics(rows, rows if batch_rows is None else batch_rows):
             if rows:
                 terms, experts, overall = self._backward(batch, share, known)
+                log = self.weights.log(terms)
             else:
-                terms, experts, overall = self._nothing(batch, known)
+                log, experts, overall = self._nothing(batch, known)
         record = self.updater.after_backward(last_in_epoch)
-        if before is not None and record is not None:
-            self._running_statistics.put_back(before, self.updater.left_out)
-        return StepLog(terms, experts, overall, record, rows)
+        left_out = None if record is None else self.updater.left_out
+        self.weights.learn(log, share, left_out)
+        if before is not None and left_out is not None:
+            self._running_statistics.put_back(before, left_out)
+        return StepLog(log, experts, overall, record, rows)
 
     def _statistics(self, rows: int, batch_rows: int) -> AbstractContextManager[object]:
         """The context in which BatchNorm sees the whole batch."""
@@ -106,15 +110,27 @@ class Step:
 
     def _backward(
         self, batch: Batch, share: float, known: Mapping[str, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[LossTerms, Tensor, Tensor]:
         """Adds the gradients of this rank's `share` of the batch's mean loss."""
         with autocast(self.precision, self.device):
             outputs = self.network(batch.inputs, batch.present, known)
-        logits = (outputs.expert_logits, outputs.global_logits)
-        terms = loss_terms(*logits, batch.goal, self.losses, batch.weights)
-        own = terms.total if share == 1 else terms.total * share
-        self.updater.scale(own).backward()  # type: ignore[no-untyped-call]
-        return terms.log, outputs.expert_logits.argmax(-1), outputs.global_logits.argmax(-1)
+        paths = self.updater.paths
+        # Kept apart, both paths begin where the loss ends: at the logits.
+        ends = outputs if paths is None else Outputs(*(_end(logits) for logits in outputs))
+        terms = loss_terms(
+            ends.expert_logits,
+            ends.global_logits,
+            batch.goal,
+            self.losses,
+            weights=batch.weights,
+            term_weights=self.weights.tensor,
+        )
+        own = self.updater.scale(terms.total if share == 1 else terms.total * share)
+        if paths is None:
+            own.backward()  # type: ignore[no-untyped-call]
+        else:
+            paths.backward(outputs, Outputs(*torch.autograd.grad(own, ends)))
+        return terms, outputs.expert_logits.argmax(-1), outputs.global_logits.argmax(-1)
 
     def _nothing(
         self, batch: Batch, known: Mapping[str, Tensor] | None
@@ -128,10 +144,15 @@ class Step:
             rows = {name: _one_row(features) for name, features in (known or {}).items()}
             self._backward(row, 0.0, rows)
         experts = len(self.network.names)
-        terms = len(term_names(self.network.names, self.losses))
         none = torch.empty((experts, 0), dtype=torch.int64, device=self.device)
-        log = torch.zeros(terms, dtype=self._log_dtype, device=self.device)
+        log = torch.zeros(self.weights.log_size, dtype=self._log_dtype, device=self.device)
         return log, none, none.new_empty(0)
+
+    @cached_property
+    def weights(self) -> LossWeights:
+        """What each loss term weighs."""
+        like = torch.empty(0, dtype=self._log_dtype, device=self.device)
+        return loss_weights(self.network.names, self.losses, like, self.updater.ranks)
 
     @property
     def _log_dtype(self) -> torch.dtype:
@@ -145,6 +166,11 @@ class Step:
     @cached_property
     def _normalises_by_batch(self) -> bool:
         return has_batch_norm(self.network)
+
+
+def _end(logits: Tensor) -> Tensor:
+    """The same numbers, as the place where a gradient of the loss arrives."""
+    return logits.detach().requires_grad_()
 
 
 def _one_row(empty: Tensor) -> Tensor:

@@ -22,10 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from fusionrun.errors import TrainingError
+from fusionrun.schema.training import Combination
 from fusionrun.train.buffers import ClipGroup, ComponentBuffer, common_type, lay_out
 from fusionrun.train.loss_scale import LossScale
+from fusionrun.train.matching import same_names, same_state
 from fusionrun.train.norms import NormSummary, StepRecord, summary
 from fusionrun.train.optimizer import Call, Counter, OptimizerSettings, optimize
+from fusionrun.train.paths import PathGradients
 from fusionrun.train.ranks import SINGLE, Ranks
 
 __all__ = ["Updater"]
@@ -67,6 +70,8 @@ class Updater:
             steps and weights are then the same on all. They must begin with the same weights.
         frozen_epochs: by component name, for how long it takes no step at first; none: from the
             first batch on. Components that begin to step together count their steps together.
+        combination: how the gradients of the two paths meet on an expert, see `train.paths`. All
+            but `sum` join them at every batch, over all ranks; what is joined is accumulated.
 
     Raises:
         ValueError: components, groups and decays do not match, two components share a parameter,
@@ -84,13 +89,14 @@ class Updater:
         ranks: Ranks = SINGLE,
         max_skipped: int = 0,
         frozen_epochs: Mapping[str, int] | None = None,
+        combination: Combination = "sum",
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
         # Those that accumulate come first, so that what steps at every batch is one stretch.
         ordered = sorted(groups, key=lambda group: not group.accumulates)
-        _same_names("groups", [name for group in ordered for name in group.components], components)
-        _same_names("weight_decay", weight_decay, components)
+        same_names("groups", [name for group in ordered for name in group.components], components)
+        same_names("weight_decay", weight_decay, components)
         self._settings = optimizer
         self._weight_decay = dict(weight_decay)
         self._accumulation = accumulation
@@ -106,6 +112,10 @@ class Updater:
         self._all = self._due(self.groups)
         self._every_batch = self._due([group for group in self.groups if not group.accumulates])
         self._shares: dict[int, Tensor] = {}
+        # What takes in the two paths' gradients; None: `backward` adds their sum to `grad`.
+        self.paths: PathGradients | None = None
+        if combination != "sum":
+            self.paths = PathGradients(combination, self.buffers, self.grad, ranks)
 
     def _allocate(self) -> None:
         parameters = [p for buffer in self.buffers.values() for p in buffer.parameters.values()]
@@ -187,7 +197,7 @@ class Updater:
         Raises:
             ValueError: a component is missing or unknown.
         """
-        _same_names("rates", rates, self.buffers)
+        same_names("rates", rates, self.buffers)
         spans: dict[tuple[Counter, float, float], list[tuple[int, int]]] = {}
         for group in self.groups:
             for name in group.components:
@@ -228,6 +238,8 @@ class Updater:
         """
         if not self._calls and self.groups:
             raise TrainingError("the updater has no learning rates: call set_rates() first")
+        if self.paths is not None:
+            self.paths.join()
         self._pending += 1
         closes = last_in_epoch or self._pending == self._accumulation
         due = self._all if closes else self._every_batch
@@ -240,7 +252,8 @@ class Updater:
 
     def _step(self, due: _Due, closes: bool) -> StepRecord:
         # An overflow on one rank is one in the sum, so that all of them leave the step out.
-        self.ranks.sum_(due.whole)
+        if self.paths is None:  # (else it is the whole batch's already)
+            self.ranks.sum_(due.whole)
         norms = self._clip(due)
         self.left_out = self._judge(norms)
         # (Only a fused optimizer can be told on the device.)
@@ -364,12 +377,12 @@ class Updater:
                 as it was.
         """
         before = self._pending
-        _same_names("state", state, self.state_dict())
+        same_names("state", state, self.state_dict())
         self._pending = int(state["updater"]["pending_batches"])
         mine = self.state_dict()
         try:
             for component, own in mine.items():
-                _same_state(component, state[component], own)
+                same_state(component, state[component], own)
         except ValueError:
             self._pending = before
             raise
@@ -390,23 +403,3 @@ def _append_span(spans: list[tuple[int, int]], buffer: ComponentBuffer) -> None:
         spans[-1] = (spans[-1][0], buffer.end)
     else:
         spans.append((buffer.start, buffer.end))
-
-
-def _same_names(what: str, got: Iterable[str], expected: Iterable[str]) -> None:
-    got, expected = list(got), list(expected)
-    if sorted(got) != sorted(expected):
-        missing, unknown = set(expected) - set(got), set(got) - set(expected)
-        twice = {name for name in got if got.count(name) > 1}
-        found = {"missing": missing, "unknown": unknown, "more than once": twice}
-        listed = "; ".join(f"{k}: {', '.join(sorted(v))}" for k, v in found.items() if v)
-        raise ValueError(f"{what}: expected each of {', '.join(expected)} once; {listed}")
-
-
-def _same_state(component: str, got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    _same_names(f"state of {component}", got, expected)
-    for key, tensor in expected.items():
-        if got[key].shape != tensor.shape:
-            raise ValueError(
-                f"state of {component}: {key}: "
-                f"expected {tuple(tensor.shape)}, got {tuple(got[key].shape)}"
-            )

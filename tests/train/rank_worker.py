@@ -55,6 +55,10 @@ AUGMENTED = [
     "augmentation.modality_dropout=0.3",
     "augmentation.label_smoothing=0.1",
 ]
+JOINED = [
+    "knowledge_transfer.gradient_combination=mmpareto",
+    "knowledge_transfer.loss_weighting=uncertainty",
+]
 CONVOLUTIONS = """
 version: 1
 name: convolutions
@@ -164,6 +168,16 @@ def augmented_109(_: Path) -> dict[str, Any]:
     return _epoch(join_ranks(CPU), 109, *AUGMENTED)
 
 
+def joined_alone(batch_size: int) -> dict[str, Any]:
+    """An epoch on one rank with both paths' gradients joined, and weights that are learned."""
+    return _epoch(SINGLE, batch_size, *JOINED)
+
+
+def joined_109(_: Path) -> dict[str, Any]:
+    """As `epoch_109`, likewise."""
+    return _epoch(join_ranks(CPU), 109, *JOINED)
+
+
 def _epoch(ranks: Ranks, batch_size: int, *settings: str) -> dict[str, Any]:
     """One epoch in float64 as `Epochs` goes about it; losses are summed over the ranks."""
     step, table, plan = _begin(ranks, RECIPE, *SETTINGS, *settings)
@@ -185,6 +199,7 @@ def _epoch(ranks: Ranks, batch_size: int, *settings: str) -> dict[str, Any]:
         "losses": losses / torch.tensor(sizes)[:, None],
         "norms": torch.cat([log.record.norms for log in logs if log.record]),
         "weights": step.updater.flat,
+        "loss_weights": step.weights.tensor,
         "samples": [log.samples for log in logs],
     }
 
@@ -208,11 +223,16 @@ def convolutions(folder: Path) -> dict[str, Any]:
     return convolutions_of(join_ranks(CPU), folder)
 
 
-def convolutions_of(ranks: Ranks, folder: Path) -> dict[str, Any]:
+def joined_convolutions(folder: Path) -> dict[str, Any]:
+    """The same, with two backward passes through every BatchNorm."""
+    return convolutions_of(join_ranks(CPU), folder, "pcgrad")
+
+
+def convolutions_of(ranks: Ranks, folder: Path, combination: str = "sum") -> dict[str, Any]:
     """The same on the given ranks."""
     recipe = folder / f"{ranks.rank} of {ranks.size}.yaml"
     recipe.write_text(CONVOLUTIONS)
-    step, table, _ = _begin(ranks, recipe)
+    step, table, _ = _begin(ranks, recipe, f"knowledge_transfer.gradient_combination={combination}")
     logs, sizes = [], []
     for start, stop in ((0, 7), (7, 16), (16, 17)):
         first, end = ranks.share(start, stop)

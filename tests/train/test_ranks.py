@@ -165,6 +165,13 @@ def test_a_sum_is_in_place_and_the_same_on_all(collected: list[Any]) -> None:
             [[55] * 11 + [1], [54] * 11 + [0]],
             id="augmented",
         ),
+        pytest.param(
+            rank_worker.joined_109,
+            rank_worker.joined_alone,
+            109,
+            [[55] * 11 + [1], [54] * 11 + [0]],
+            id="paths joined and weights learned",
+        ),
     ],
 )
 def test_two_ranks_are_one_rank_with_the_whole_batch(
@@ -178,18 +185,25 @@ def test_two_ranks_are_one_rank_with_the_whole_batch(
     assert codes == [0, 0], left
     alone = whole(batch_size)
     assert [own["samples"] for own in left] == samples
+    names = ("losses", "norms", "weights", "loss_weights")
     for own in left:
-        for name in ("losses", "norms", "weights"):
+        for name in names:
             torch.testing.assert_close(own[name], alone[name], rtol=1e-6, atol=1e-9)
-    for name in ("losses", "norms", "weights"):
+    for name in names:
         assert torch.equal(left[0][name], left[1][name])
 
 
-def test_two_ranks_with_batch_norm_are_one_rank_with_the_whole_batch(tmp_path: Path) -> None:
-    codes, left = together(rank_worker.convolutions, tmp_path)
+@pytest.mark.parametrize(
+    ("part", "combination"),
+    [(rank_worker.convolutions, "sum"), (rank_worker.joined_convolutions, "pcgrad")],
+)
+def test_two_ranks_with_batch_norm_are_one_rank_with_the_whole_batch(
+    part: rank_worker.Part, combination: str, tmp_path: Path
+) -> None:
+    codes, left = together(part, tmp_path)
     assert codes == [0, 0], left
     assert [own["samples"] for own in left] == [[4, 5, 1], [3, 4, 0]]
-    alone = rank_worker.convolutions_of(SINGLE, tmp_path)
+    alone = rank_worker.convolutions_of(SINGLE, tmp_path, combination)
     for own in left:
         torch.testing.assert_close(own["losses"], alone["losses"], rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(own["state"], alone["state"], rtol=1e-6, atol=1e-9)

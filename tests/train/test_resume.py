@@ -39,6 +39,11 @@ KEPT = "step-000000011.damaged"
 prepared = partial(small_runs.prepared, recipe=RECIPE)
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -105,6 +110,27 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_bits(
     assert started(layout) == [0]
     assert [line["resumed_from"] for line in events(layout, "started")] == [None, saved]
     assert result(layout) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gradient_combination": "pcgrad", "loss_weighting": "uncertainty"},
+        {"gradient_combination": "mmpareto", "loss_weighting": "dwa"},
+    ],
+    ids=lambda settings: " ".join(settings.values()),
+)
+def test_what_weighs_paths_and_losses_goes_on_to_the_same_bits(
+    settings: dict[str, str], tmp_path: Path
+) -> None:
+    asked = [f"knowledge_transfer.{key}={value}" for key, value in settings.items()]
+    whole, killed = (prepared(made(tmp_path / name), *asked) for name in ("whole", "killed"))
+    assert run(whole) == "completed"
+    # In the fourth epoch: dwa weighs by the first three, and the window is open.
+    assert started(killed, Script(saves=(17,), kill=18)) == [-signal.SIGKILL]
+    assert started(killed) == [0]
+    assert [line["resumed_from"] for line in events(killed, "started")] == [None, 17]
+    assert result(killed) == result(whole)
 
 
 def test_a_run_killed_during_a_save_goes_on_from_the_one_before(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from fusionrun.schema.rates import NumberTest, Rule, When
+from fusionrun.schema.rates import NumberTest, Rule, When, WidthRule
 
 Fact = int | str | bool
 
@@ -59,7 +59,7 @@ class Applied(NamedTuple):
 
 
 def applied_rules(
-    rules: Sequence[Rule], rate: str, facts: Mapping[str, Fact]
+    rules: Sequence[Rule | WidthRule], rate: str, facts: Mapping[str, Fact]
 ) -> tuple[Applied, ...]:
     """The rules that hold for a component, in the order written.
 
@@ -71,8 +71,19 @@ def applied_rules(
     return tuple(
         Applied(number, factor, ", ".join(_reasons(rule.when, facts)) or "always")
         for number, rule in enumerate(rules, start=1)
+        if isinstance(rule, Rule)
         if (factor := getattr(rule.scale, rate)) is not None and holds(rule.when, facts)
     )
+
+
+def width_rule(
+    rules: Sequence[Rule | WidthRule], facts: Mapping[str, Fact]
+) -> tuple[int, int] | None:
+    """The rule of widths that holds for a component: its position (from 1) and base width."""
+    for number, rule in enumerate(rules, start=1):
+        if isinstance(rule, WidthRule) and (rule.when is None or holds(rule.when, facts)):
+            return number, rule.mup.base_width
+    return None
 
 
 def holds(when: When, facts: Mapping[str, Fact]) -> bool:

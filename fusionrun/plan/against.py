@@ -144,11 +144,19 @@ def _cost_of_rates(moved: tuple[str, ...], new: Plan, old: Plan) -> Cost:
     names = {n for plan in (new, old) for n in plan.components if n.startswith(moved)}
     if any(name not in plan.components for plan in (new, old) for name in names):
         return "a retraining"
+    if any(_spread(name, new) != _spread(name, old) for name in names):
+        return "a retraining"
     pairs = [(new.components[name].rates, old.components[name].rates) for name in names]
     if all(after == before for after, before in pairs):
         return "nothing"
     goes_on = all(after[: len(before)] == before for after, before in pairs)
     return "a resume" if goes_on else "a retraining"
+
+
+def _spread(name: str, plan: Plan) -> tuple[Any, ...]:
+    """How a component's rate is spread over its tensors."""
+    component = plan.components[name]
+    return (component.layer_decay, component.num_layers, component.base_width)
 
 
 def _can_start_from(name: str, new: Plan, old: Plan) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fusionrun.data.header import DataSummary, read_summary
 from fusionrun.data.report import Fault, FaultyDataError
@@ -11,6 +11,7 @@ from fusionrun.nearest import nearest
 from fusionrun.plan.augmentation import check_augmentation
 from fusionrun.plan.check_paths import check_paths
 from fusionrun.plan.ledger import Ledger
+from fusionrun.plan.spread import check_spread
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.read import Source
@@ -111,7 +112,16 @@ def _to_blame(source: Source, name: str, keys: Sequence[str]) -> Path:
 
 def check_recipe(source: Source, ledger: Ledger) -> None:
     """Everything that can only be seen once values are resolved."""
-    checks = (_names, _heads, _distillation, _attention, check_paths, _optimizer, _sweep)
+    checks = (
+        _names,
+        _heads,
+        _distillation,
+        _attention,
+        check_paths,
+        check_spread,
+        _optimizer,
+        _sweep,
+    )
     problems = [problem for check in checks for problem in check(source, ledger)]
     if problems:
         raise RecipeError(problems)
@@ -120,10 +130,13 @@ def check_recipe(source: Source, ledger: Ledger) -> None:
 def _names(source: Source, ledger: Ledger) -> Iterator[Problem]:
     """Names that must be an expert's."""
     experts = tuple(source.recipe.experts)
-    for name in source.recipe.learning_rates.experts:
-        if name not in experts:
-            path = ("learning_rates", "experts", name)
-            yield _choice(source, path, name, experts, "the recipe's experts", at_key=True)
+    rates = source.recipe.learning_rates
+    decays = rates.layer_decay if isinstance(rates.layer_decay, Mapping) else {}
+    for key, names in (("experts", rates.experts), ("layer_decay", decays)):
+        for name in names:
+            if name not in experts:
+                path = ("learning_rates", key, name)
+                yield _choice(source, path, name, experts, "the recipe's experts", at_key=True)
     chosen = source.recipe.training.selection.path
     paths = ("global", "mean_of_experts", *experts)
     if chosen not in paths:

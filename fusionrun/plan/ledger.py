@@ -96,6 +96,11 @@ class Ledger:
         if self._values.get(key, PENDING) is PENDING:
             self._values[key] = Value(value, source, why, steps)
 
+    def note(self, key: str, step: str) -> None:
+        """Add a line to the chain behind a settled leaf."""
+        value = self._values[key]
+        self._values[key] = value._replace(steps=(*value.steps, step))
+
     def expand(self, key: str, section: Mapping[str, Any], source: Origin, why: str) -> None:
         """Put a whole section in the place of an open or empty leaf; its autos stay open."""
         new = {

@@ -75,6 +75,8 @@ class ComponentPlan(NamedTuple):
         weights: what it starts from, or None for a fresh start.
         frozen_epochs: how many epochs it stays as it is at first, at a rate of 0; all of them for
             one that never trains.
+        layer_decay, num_layers, base_width: how the rate is spread over its tensors, see
+            `fusionrun.plan.spread.Spread`.
     """
 
     name: str
@@ -90,6 +92,9 @@ class ComponentPlan(NamedTuple):
     accumulation: int
     weights: Weights | None = None
     frozen_epochs: int = 0
+    layer_decay: float = 1.0
+    num_layers: int = 0
+    base_width: int | None = None
 
     @property
     def never_trains(self) -> bool:
@@ -256,8 +261,9 @@ def _require_sound(plan: Plan) -> None:
     numbers = list[Any]()
     for component in plan.components.values():
         whole += [component.input_dim, component.parameters, component.accumulation]
-        whole.append(component.frozen_epochs)
-        numbers += [component.lr, *component.rates, component.clip or 0.0]
+        whole += [component.frozen_epochs, component.num_layers]
+        whole.append(1 if component.base_width is None else component.base_width)
+        numbers += [component.lr, *component.rates, component.clip or 0.0, component.layer_decay]
     whole += [size for shape in plan.data.views.values() for size in shape]
     words = [plan["name"], *plan.data.files.values(), *plan.data.views]
     for weights in filter(None, (component.weights for component in plan.components.values())):

@@ -25,6 +25,7 @@ from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
 from fusionrun.plan.rows import settle_data, with_shares
+from fusionrun.plan.spread import Spread, mup_words, spreads
 from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
@@ -74,6 +75,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
     applied = _settle_rates(ledger, preset, recipe, facts)
     _settle_schedulers(ledger, preset)
     check_recipe(source, ledger)
+    spread = spreads(recipe, summary, ledger, facts.by_component)
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
     _settle_machine(ledger, sum(parameters.values()))
@@ -87,6 +89,7 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
             parameters[name],
             facts,
             applied,
+            spread,
             weights.get(name),
             frozen.get(name, 0),
         )
@@ -339,6 +342,7 @@ def _component(
     parameters: int,
     facts: _Facts,
     applied: Mapping[str, tuple[rules.Applied, ...]],
+    spread: Mapping[str, Spread],
     weights: Weights | None,
     frozen: int,
 ) -> ComponentPlan:
@@ -349,13 +353,18 @@ def _component(
     schedule = _with_floor(ledger.section(f"schedulers.{part}"), preset.floor_factor, lr)
     k = ledger["knowledge_transfer.expert_gradient_accumulation"] if path == "expert" else 1
     rates = schedules.rates(_scheduler(schedule), lr, ledger["training.epochs"])
+    own = spread[owner] if owner == name else spread[owner]._replace(layer_decay=1.0, num_layers=0)
+    in_words = [f"× {rule.factor:g} ({rule.because})" for rule in applied[owner]]
+    if own.base_width is not None:
+        kind = ledger["training.optimizer.type"]
+        in_words.append(mup_words(name, kind, facts[name], own.base_width))
     return ComponentPlan(
         name=name,
         input_dim=int(facts[name]["input_dim"]),
         parameters=parameters,
         lr=lr,
         rates=(0.0,) * frozen + rates[frozen:] if frozen else rates,
-        rules=tuple(f"× {rule.factor:g} ({rule.because})" for rule in applied[owner]),
+        rules=tuple(in_words),
         schedule=schedule,
         optimizer=ledger["training.optimizer.type"],
         weight_decay=ledger["training.optimizer.weight_decay"],
@@ -363,6 +372,7 @@ def _component(
         accumulation=k,
         weights=weights,
         frozen_epochs=frozen,
+        **own._asdict(),
     )
 
 

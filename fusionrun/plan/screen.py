@@ -150,6 +150,9 @@ def _facts(plan: Plan) -> Iterator[Row]:
             yield ("weights", f"{name} starts from {_start(component.weights)}")
     if frozen := [c for c in plan.components.values() if c.frozen_epochs]:
         yield ("frozen", "; ".join(_frozen(c, plan) for c in frozen) + ". Their heads train")
+    for component in plan.components.values():
+        if component.num_layers:
+            yield ("layers", _layers(component))
     yield ("data", _data(plan))
     if plan.data.shares:
         yield ("shares", _shares(plan))
@@ -194,6 +197,16 @@ def _frozen(component: ComponentPlan, plan: Plan) -> str:
     epochs, left = len(component.rates), len(component.rates) - component.frozen_epochs
     steps = counted(plan.steps.expert_steps // epochs * left, "step")
     return f"{component.name} for {component.frozen_epochs} of {epochs} epochs, then {steps}"
+
+
+def _layers(component: ComponentPlan) -> str:
+    """The rates of a backbone's last layer and of its first."""
+    decay, layers = component.layer_decay, component.num_layers
+    first = component.lr * decay ** (layers - 1)
+    return (
+        f"{component.name}: × {decay:g} for each of {counted(layers, 'layer')} from the output "
+        f"back: {component.lr:g} at the last, {first:.3g} at the first"
+    )
 
 
 def _slurm(plan: Plan) -> str:

@@ -1,12 +1,19 @@
 """Learning rates: the two base rates, the rules that adapt them, and the user's last word."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
-from fusionrun.schema.base import AUTO, Name, OnDemand, OrAuto, Positive, Section
+from fusionrun.schema.base import AUTO, Count, Factor, Name, OrAuto, Positive, Section
 
 
 class NumberTest(Section):
@@ -69,6 +76,68 @@ class Rule(Section):
     """The factors."""
 
 
+class BaseWidth(Section):
+    """Where the rates were found."""
+
+    base_width: Count
+    """The `input_dim` at which rates stay as they are."""
+
+
+class WidthRule(Section):
+    """muP's rule of widths: how one rate is spread over a component's tensors."""
+
+    mup: BaseWidth
+    """Rates of matrices by width, as the optimizer asks (Yang et al., 2022)."""
+    when: When | None = None
+    """The condition; null always holds."""
+
+
+class RuleForms:
+    """The two forms of a rule, told apart by their keys; an annotation and a chooser."""
+
+    forms = (Rule, WidthRule)
+
+    def __str__(self) -> str:
+        return "a mapping of when and scale, or of mup"
+
+    def choose(self, value: object) -> type[Rule] | type[WidthRule] | None:
+        """The form that a written mapping is meant for; None when it is no mapping."""
+        if not isinstance(value, Mapping):
+            return None
+        is_other = value and not {"when", "scale"} & set(value)
+        return WidthRule if "mup" in value or is_other else Rule
+
+    def _validate(self, value: Any) -> Rule | WidthRule:
+        if isinstance(value, self.forms):
+            return value
+        form = self.choose(value)
+        if form is None:
+            raise PydanticCustomError("mapping_type", "a mapping")
+        return form.model_validate(value)
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(TypeAdapter(form).core_schema) for form in self.forms]}
+
+
+def _layer_decay(value: Any) -> Any:
+    """Both forms at once: a pydantic union would report errors of both."""
+    factors = tuple(value.values()) if isinstance(value, Mapping) else (value,)
+    for factor in factors if value is not None else ():
+        is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if not is_number or not 0 < factor <= 1:
+            words = "a number greater than 0 and of at most 1, or a mapping from experts to such"
+            raise PydanticCustomError("layer_decay", words)
+    return value
+
+
+LayerDecay = Annotated[Factor | Mapping[Name, Factor] | None, BeforeValidator(_layer_decay)]
 Rate = Annotated[Positive, OrAuto()]
 
 
@@ -79,7 +148,7 @@ class LearningRates(Section):
     """Rate of experts and their heads; auto: the preset's, adapted by the rules."""
     head_lr: Rate = AUTO
     """Rate of fusion and global head; auto: the preset's, adapted by the rules."""
-    rules: Annotated[tuple[Annotated[Rule, OnDemand()], ...], OrAuto()] = AUTO
+    rules: Annotated[tuple[Annotated[Rule | WidthRule, RuleForms()], ...], OrAuto()] = AUTO
     """Multiply in the order written; auto: the preset's; `[]` turns them off."""
     experts: Mapping[Name, Rate] = Field(default_factory=dict)
     """Rate of one expert and its head, by the expert's name."""
@@ -87,3 +156,5 @@ class LearningRates(Section):
     """Rate of the fusion alone."""
     global_head: Rate = AUTO
     """Rate of the global head alone."""
+    layer_decay: LayerDecay = None
+    """Factor on the rate a layer, from the output back, of pretrained experts: all, or by name."""

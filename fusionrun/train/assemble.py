@@ -23,6 +23,7 @@ from fusionrun.train.losses import LossSettings
 from fusionrun.train.metrics import Metrics
 from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.ranks import SINGLE, Ranks
+from fusionrun.train.rate_factors import rate_factors
 from fusionrun.train.tables import Table
 from fusionrun.train.updates import Updater
 
@@ -178,7 +179,18 @@ def make_updater(
         max_skipped=plan.settings.training.max_skipped_steps,
         frozen_epochs=later,
         combination=transfer.gradient_combination,
+        rate_factors=_trained(rate_factors(plan), components),
     )
+
+
+def _trained(
+    factors: Mapping[str, Mapping[str, float]], components: Mapping[str, torch.nn.Module]
+) -> dict[str, dict[str, float]]:
+    """The factors of parameters that have a rate at all: heads may have none."""
+    return {
+        name: {k: f for k, f in own.items() if components[name].get_parameter(k).requires_grad}
+        for name, own in factors.items()
+    }
 
 
 def make_tables(

@@ -106,6 +106,23 @@ class ComponentBuffer:
             for key, p in self.parameters.items()
         ]
 
+    def spans(self, factors: Mapping[str, float]) -> list[tuple[float, int, int]]:
+        """Factor, start and end of each stretch of parameters that share a factor; 1 if not named.
+
+        Raises:
+            ValueError: there is no such parameter.
+        """
+        if unknown := factors.keys() - self.offsets:
+            raise ValueError(f"{self.name}: no parameter {', '.join(sorted(unknown))}")
+        ends = [*list(self.offsets.values())[1:], self.end]
+        spans: list[tuple[float, int, int]] = []
+        for (key, start), end in zip(self.offsets.items(), ends, strict=True):
+            factor = factors.get(key, 1.0)
+            if spans and spans[-1][0] == factor:
+                start = spans.pop()[1]
+            spans.append((factor, start, end))
+        return spans
+
     def check(self) -> None:
         """Raises TrainingError where a parameter or its gradient no longer lies in the buffer."""
         for key, parameter in self.parameters.items():

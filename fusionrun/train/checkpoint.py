@@ -4,8 +4,8 @@ A snapshot is taken between two steps, as a copy, and becomes a checkpoint while
 (`saver`). It holds the weights, the best weights so far, moments and counters of the optimizer with
 an open window's gradient and the loss scale, what the loss weights have learned, the open epoch's
 losses and norms, every rank's generators, and where the run stands. The order of samples follows
-from seed and epoch, and is not saved. Safetensors and JSON, never pickle. A run that goes on from it ends with the same bits as
-one that was never stopped.
+from seed and epoch, and is not saved. Safetensors and JSON, never pickle. A run that goes on from
+it ends with the same bits as one that was never stopped.
 
 Files are written by the first rank alone, and read by all.
 """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["NO_STEP", "NormSummary", "StepRecord", "summary"]
+__all__ = ["NO_STEP", "NormSummary", "StepRecord", "by_group", "summary"]
 
 
 class StepRecord(NamedTuple):
@@ -46,6 +46,18 @@ class NormSummary(NamedTuple):
     clipped_share: float
     nonfinite: int
     skipped: int
+
+
+def by_group(records: Iterable[StepRecord]) -> dict[str, list[float]]:
+    """The norms of many steps by clip group. Reads from the device, once."""
+    kept = list(records)
+    norms: dict[str, list[float]] = {}
+    if kept:
+        values = torch.cat([record.norms for record in kept]).tolist()
+        names = [name for record in kept for name in record.groups]
+        for name, value in zip(names, values, strict=True):
+            norms.setdefault(name, []).append(value)
+    return norms
 
 
 def summary(norms: Sequence[float], limit: float | None, skips: bool) -> NormSummary:

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from fusionrun.errors import TrainingError
 from fusionrun.schema.training import Combination
-from fusionrun.train.buffers import ClipGroup, ComponentBuffer, common_type, lay_out
+from fusionrun.train.buffers import ClipGroup, common_type, lay_out
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.matching import same_names, same_state
-from fusionrun.train.norms import NormSummary, StepRecord, summary
+from fusionrun.train.norms import NormSummary, StepRecord, by_group, summary
 from fusionrun.train.optimizer import Call, Counter, OptimizerSettings, optimize
 from fusionrun.train.paths import PathGradients
 from fusionrun.train.ranks import SINGLE, Ranks
@@ -72,6 +72,7 @@ class Updater:
             first batch on. Components that begin to step together count their steps together.
         combination: how the gradients of the two paths meet on an expert, see `train.paths`. All
             but `sum` join them at every batch, over all ranks; what is joined is accumulated.
+        rate_factors: by component, what parameters multiply its rate by; 1 where not named.
 
     Raises:
         ValueError: components, groups and decays do not match, two components share a parameter,
@@ -90,6 +91,7 @@ class Updater:
         max_skipped: int = 0,
         frozen_epochs: Mapping[str, int] | None = None,
         combination: Combination = "sum",
+        rate_factors: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
@@ -107,6 +109,8 @@ class Updater:
         self._pending = 0
         self._calls: list[Call] = []
         self.buffers = lay_out(components, ordered)
+        factors = rate_factors or {}
+        self._spans = {name: b.spans(factors.get(name, {})) for name, b in self.buffers.items()}
         self._allocate()
         self.groups = tuple(group for group in ordered if self._slice(group, self.grad).numel())
         self._all = self._due(self.groups)
@@ -190,9 +194,9 @@ class Updater:
     def set_rates(self, rates: Mapping[str, float | None]) -> None:
         """Sets the learning rate of every component, from the next step on.
 
-        One whose rate is None is frozen: no step, no decay, moments and count stay. Components
-        that share rate and weight decay are put into one optimizer call, and those of
-        them that lie side by side into one slice.
+        One whose rate is None is frozen: no step, no decay, moments and count stay. What shares
+        rate, factor included, and weight decay is put into one optimizer call, and what of it lies
+        side by side into one slice.
 
         Raises:
             ValueError: a component is missing or unknown.
@@ -201,9 +205,11 @@ class Updater:
         spans: dict[tuple[Counter, float, float], list[tuple[int, int]]] = {}
         for group in self.groups:
             for name in group.components:
-                if (rate := rates[name]) is not None:
-                    key = (self._counter(group, name), rate, self._weight_decay[name])
-                    _append_span(spans.setdefault(key, []), self.buffers[name])
+                if (rate := rates[name]) is None:
+                    continue
+                for factor, start, end in self._spans[name]:
+                    key = (self._counter(group, name), rate * factor, self._weight_decay[name])
+                    _append_span(spans.setdefault(key, []), start, end)
         self._keep_steps()
         self._calls = [self._call(*key, cuts) for key, cuts in spans.items() if cuts]
 
@@ -320,16 +326,9 @@ class Updater:
 
     def summarize(self, records: Iterable[StepRecord | None]) -> dict[str, NormSummary]:
         """What the norms of an epoch come to, by clip group. Reads from the device, once."""
-        kept = [record for record in records if record is not None]
-        if not kept:
-            return {}
-        values = torch.cat([record.norms for record in kept]).tolist()
-        names = [name for record in kept for name in record.groups]
-        norms: dict[str, list[float]] = {}
-        for name, value in zip(names, values, strict=True):
-            norms.setdefault(name, []).append(value)
         limits = {group.name: group.max_norm for group in self.groups}
         skips = self._loss_scale is not None or self._max_skipped > 0
+        norms = by_group(record for record in records if record is not None)
         return {name: summary(own, limits[name], skips) for name, own in norms.items()}
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
@@ -395,11 +394,8 @@ class Updater:
                 step.copy_(self._steps[call.counter])
 
 
-def _append_span(spans: list[tuple[int, int]], buffer: ComponentBuffer) -> None:
-    """Adds a component's place to spans in ascending order, merged with one it touches."""
-    if buffer.start == buffer.end:
-        return
-    if spans and spans[-1][1] == buffer.start:
-        spans[-1] = (spans[-1][0], buffer.end)
-    else:
-        spans.append((buffer.start, buffer.end))
+def _append_span(spans: list[tuple[int, int]], start: int, end: int) -> None:
+    """Adds a stretch to spans in ascending order, merged with one it touches."""
+    if spans and spans[-1][1] == start:
+        start = spans.pop()[0]
+    spans.append((start, end))

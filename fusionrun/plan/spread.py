@@ -121,7 +121,7 @@ def check_spread(source: Source, ledger: Ledger) -> Iterator[Problem]:
 def _idle(expert: Expert) -> str:
     """Why layer decay has nothing to act on; empty where it has."""
     if not expert.is_pretrained:
-        return f"a {expert.model} that starts without weights"
+        return "an expert that starts without weights"
     return "an expert that is frozen throughout" if expert.freeze is True else ""
 
 

@@ -104,8 +104,7 @@ class RuleForms:
         """The form that a written mapping is meant for; None when it is no mapping."""
         if not isinstance(value, Mapping):
             return None
-        is_other = value and not {"when", "scale"} & set(value)
-        return WidthRule if "mup" in value or is_other else Rule
+        return Rule if {"when", "scale"} & set(value) and "mup" not in value else WidthRule
 
     def _validate(self, value: Any) -> Rule | WidthRule:
         if isinstance(value, self.forms):

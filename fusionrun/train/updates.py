@@ -117,9 +117,8 @@ class Updater:
         self._every_batch = self._due([group for group in self.groups if not group.accumulates])
         self._shares: dict[int, Tensor] = {}
         # What takes in the two paths' gradients; None: `backward` adds their sum to `grad`.
-        self.paths: PathGradients | None = None
-        if combination != "sum":
-            self.paths = PathGradients(combination, self.buffers, self.grad, ranks)
+        apart = combination != "sum"
+        self.paths = PathGradients(combination, self.buffers, self.grad, ranks) if apart else None
 
     def _allocate(self) -> None:
         parameters = [p for buffer in self.buffers.values() for p in buffer.parameters.values()]

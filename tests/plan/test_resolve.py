@@ -282,6 +282,9 @@ def test_the_origins_training_values(plan: PlanOf) -> None:
         "fusion_gradient_clipping": 1.0,
         "expert_gradient_clipping": 5.0,
         "cross_expert_attention": False,
+        "gradient_combination": "sum",
+        "loss_weighting": "static",
+        "log_variance_lr": None,
     }
     assert made["fusion.feature_norm"] == "fusion"
 

@@ -35,7 +35,7 @@ REQUIRED = (
     r"experts\.[^.]+\.(model|view)",
     r"fusion\.type|schedulers\.[^.]+\.type",
     r"schedulers\.[^.]+\.warmup\.epochs",
-    r"learning_rates\.rules\[\d+\]\.(when|scale)",
+    r"learning_rates\.rules\[\d+\]\.(when|scale|mup|mup\.base_width)",
     r"training\.early_stopping\.patience",
     r"augmentation\.(mixup|cutmix)\.alpha",
 )

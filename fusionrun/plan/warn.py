@@ -34,6 +34,7 @@ def warnings_of(plan: Plan) -> tuple[Warn, ...]:
         _floor_above_base,
         _idle_clip,
         _idle_distillation,
+        _idle_weighting,
         _heads_untrained,
         _long_window,
         _nothing_to_choose_on,
@@ -164,6 +165,16 @@ def _idle_distillation(plan: Plan) -> Iterator[Warn]:
             "idle_distillation",
             f"with lambda_loss 0 no head learns the labels, so teacher {teacher} has "
             "nothing to teach. Fix: a lambda_loss above 0, or teacher: global",
+        )
+
+
+def _idle_weighting(plan: Plan) -> Iterator[Warn]:
+    epochs = plan["training.epochs"]
+    if plan["knowledge_transfer.loss_weighting"] == "dwa" and epochs < 3:
+        yield Warn(
+            "idle_weighting",
+            f"loss_weighting dwa weighs from the third epoch on, and there are {epochs}. "
+            "Fix: more epochs, or static",
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -114,9 +115,9 @@ class ComponentBuffer:
         """
         if unknown := factors.keys() - self.offsets:
             raise ValueError(f"{self.name}: no parameter {', '.join(sorted(unknown))}")
-        ends = [*list(self.offsets.values())[1:], self.end]
+        bounds = pairwise([*self.offsets.values(), self.end])
         spans: list[tuple[float, int, int]] = []
-        for (key, start), end in zip(self.offsets.items(), ends, strict=True):
+        for key, (start, end) in zip(self.offsets, bounds, strict=True):
             factor = factors.get(key, 1.0)
             if spans and spans[-1][0] == factor:
                 start = spans.pop()[1]

@@ -5,7 +5,8 @@ gradients in another of the same layout; the modules' parameters are views into 
 takes a handful of calls whatever the number of layers: one norm for each clip group, one
 multiplication, one optimizer call for all components that share rate and decay, one zeroing.
 With several ranks there is one call more, before all that: the sum of the gradients that step
-now, over the ranks. What waits in a window is summed once, when the window closes.
+now, over the ranks. What waits in a window is summed once, when the window closes; where the two
+paths are kept apart (`train.paths`), they are summed and joined at every batch.
 
 Owns that memory, the optimizer's moments and the loss scale of float16. Never reads a value back
 from the device and never decides a rate. Results equal those of plain `torch.optim` with a
@@ -109,8 +110,7 @@ class Updater:
         self._pending = 0
         self._calls: list[Call] = []
         self.buffers = lay_out(components, ordered)
-        factors = rate_factors or {}
-        self._spans = {name: b.spans(factors.get(name, {})) for name, b in self.buffers.items()}
+        self._spans = {n: b.spans((rate_factors or {}).get(n, {})) for n, b in self.buffers.items()}
         self._allocate()
         self.groups = tuple(group for group in ordered if self._slice(group, self.grad).numel())
         self._all = self._due(self.groups)

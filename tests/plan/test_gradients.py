@@ -137,6 +137,15 @@ def test_weighing_one_loss_alone_is_refused(kind: str, plan: PlanOf) -> None:
         plan(SUM, *(f"knowledge_transfer.{key}" for key in keys))
 
 
+def test_too_few_epochs_for_a_pace_are_warned_of(plan: PlanOf) -> None:
+    settings = ("knowledge_transfer.loss_weighting=dwa", "training.epochs=2")
+    found = [w.message for w in plan(SUM, *settings).warnings if w.code == "idle_weighting"]
+    assert found == [
+        "loss_weighting dwa weighs from the third epoch on, and there are 2. "
+        "Fix: more epochs, or static"
+    ]
+
+
 def test_how_paths_and_losses_are_joined_costs_a_retraining(plan: PlanOf) -> None:
     for setting in ("gradient_combination=pcgrad", "loss_weighting=dwa"):
         changed = compare(plan(SUM, f"knowledge_transfer.{setting}"), plan(SUM)).changes

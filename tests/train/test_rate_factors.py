@@ -233,6 +233,12 @@ def test_a_pretrained_expert_learns_slower_towards_its_input(tmp_path: Path) -> 
     assert ratios[last] == pytest.approx(1.0, rel=0.05)
 
 
+def test_heads_that_never_learn_have_no_rate_to_spread(tmp_path: Path) -> None:
+    untrained = ("knowledge_transfer.lambda_loss=0", "training.epochs=1")
+    untrained += ("knowledge_transfer.knowledge_distillation_weight=0",)
+    assert trained(tmp_path / "a", *untrained, "learning_rates={rules: [{mup: {base_width: 4}}]}")
+
+
 def distances(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
     return {name: (one[name].float() - other[name].float()).norm().item() for name in one}
 

@@ -39,11 +39,6 @@ KEPT = "step-000000011.damaged"
 prepared = partial(small_runs.prepared, recipe=RECIPE)
 
 
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -113,18 +108,25 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "asked",
     [
-        {"gradient_combination": "pcgrad", "loss_weighting": "uncertainty"},
-        {"gradient_combination": "mmpareto", "loss_weighting": "dwa"},
+        (
+            "knowledge_transfer={gradient_combination: pcgrad, loss_weighting: uncertainty, "
+            "expert_gradient_accumulation: 3, knowledge_distillation_weight: 0.1}",
+        ),
+        (
+            "knowledge_transfer.gradient_combination=mmpareto",
+            "knowledge_transfer.loss_weighting=dwa",
+            "learning_rates={rules: [{mup: {base_width: 4}}]}",
+        ),
     ],
-    ids=lambda settings: " ".join(settings.values()),
+    ids=["pcgrad and uncertainty", "mmpareto, dwa and mup"],
 )
 def test_what_weighs_paths_and_losses_goes_on_to_the_same_bits(
-    settings: dict[str, str], tmp_path: Path
+    asked: tuple[str, ...], tmp_path: Path
 ) -> None:
-    asked = [f"knowledge_transfer.{key}={value}" for key, value in settings.items()]
-    whole, killed = (prepared(made(tmp_path / name), *asked) for name in ("whole", "killed"))
+    whole = prepared(tmp_path / "whole", *asked)
+    killed = prepared(tmp_path / "killed", *asked)
     assert run(whole) == "completed"
     # In the fourth epoch: dwa weighs by the first three, and the window is open.
     assert started(killed, Script(saves=(17,), kill=18)) == [-signal.SIGKILL]

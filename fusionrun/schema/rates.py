@@ -3,17 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    TypeAdapter,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from fusionrun.schema.base import AUTO, Count, Factor, Name, OrAuto, Positive, Section
+from fusionrun.schema.chosen import Chosen
 
 
 class NumberTest(Section):
@@ -92,9 +86,10 @@ class WidthRule(Section):
     """The condition; null always holds."""
 
 
-class RuleForms:
-    """The two forms of a rule, told apart by their keys; an annotation and a chooser."""
+class RuleForms(Chosen):
+    """The two forms of a rule, told apart by their keys."""
 
+    combined = "anyOf"
     forms = (Rule, WidthRule)
 
     def __str__(self) -> str:
@@ -114,15 +109,8 @@ class RuleForms:
             raise PydanticCustomError("mapping_type", "a mapping")
         return form.model_validate(value)
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._validate)
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(TypeAdapter(form).core_schema) for form in self.forms]}
+    def _classes(self) -> tuple[type[Rule], type[WidthRule]]:
+        return self.forms
 
 
 def _layer_decay(value: Any) -> Any:

@@ -11,15 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionrun.launch import prepare
-from fusionrun.plan.resolve import make_plan
-from fusionrun.recipe.read import read_recipe
 from fusionrun.store.manifest import read_manifest
 from fusionrun.train import job
 from fusionrun.train.loss_weights import LossWeights, loss_weights
 from fusionrun.train.losses import LossSettings, LossTerms, loss_terms
 from fusionrun.train.ranks import SINGLE
-from tests.train.test_resume import RECIPE
+from tests.small_runs import SMALL, prepared
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
@@ -148,10 +145,8 @@ def test_a_loaded_state_goes_on_to_the_same_bits(settings: LossSettings) -> None
 def test_a_run_logs_its_weights_and_exports_none(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "small.yaml"
-    path.write_text(RECIPE)
-    source = read_recipe(path, [f"knowledge_transfer.loss_weighting={kind}", "training.epochs=4"])
-    layout = prepare(make_plan(source, tmp_path), source.text, tmp_path / "r", new=True).layout
+    recipe = SMALL + "training: {epochs: 4, batch_size: 32, device: cpu}\n"
+    layout = prepared(tmp_path, f"knowledge_transfer.loss_weighting={kind}", recipe=recipe)
     job.run(layout)
     lines: list[dict[str, Any]]
     lines = [json.loads(line) for line in layout.metrics.read_text().splitlines()]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from fusionrun.blueprint import Tensor as Shape
-from fusionrun.launch import prepare
 from fusionrun.layers import Mup, depths, layers_of, mup, mup_factors
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
@@ -22,7 +21,7 @@ from fusionrun.train import job
 from fusionrun.train.buffers import clip_groups
 from fusionrun.train.rate_factors import rate_factors
 from fusionrun.train.updates import Updater
-from tests.train.test_resume import RECIPE
+from tests.small_runs import SMALL, prepared
 from tests.train.test_updates import (
     ADAMW,
     DECAY,
@@ -208,20 +207,17 @@ def test_a_factor_of_a_parameter_that_is_not_there_is_refused() -> None:
 
 
 def trained(folder: Path, *settings: str) -> RunLayout:
-    folder.mkdir()
-    path = folder / "small.yaml"
-    path.write_text(RECIPE)
-    source = read_recipe(path, list(settings))
-    layout = prepare(make_plan(source, folder), source.text, folder / "r", new=True).layout
+    recipe = SMALL + "training: {epochs: 1, batch_size: 32, device: cpu}\n"
+    layout = prepared(folder, *settings, recipe=recipe)
     assert job.run(layout) == "completed"
     return layout
 
 
 def test_a_pretrained_expert_learns_slower_towards_its_input(tmp_path: Path) -> None:
-    short = ("training.epochs=1", "training.optimizer.type=SGD")
-    before = trained(tmp_path / "before", *short)
+    sgd = ("training.optimizer.type=SGD",)
+    before = trained(tmp_path / "before", *sgd)
     start = before.components("last") / "experts" / "fourier.safetensors"
-    asked = (*short, f"experts.fourier.weights={start}", "training.optimizer.momentum=0")
+    asked = (*sgd, f"experts.fourier.weights={start}", "training.optimizer.momentum=0")
     moved = {}
     for name, extra in (("whole", ()), ("by layer", ("learning_rates.layer_decay=0.5",))):
         layout = trained(tmp_path / name, *asked, *extra)
@@ -234,8 +230,8 @@ def test_a_pretrained_expert_learns_slower_towards_its_input(tmp_path: Path) -> 
 
 
 def test_heads_that_never_learn_have_no_rate_to_spread(tmp_path: Path) -> None:
-    untrained = ("knowledge_transfer.lambda_loss=0", "training.epochs=1")
-    untrained += ("knowledge_transfer.knowledge_distillation_weight=0",)
+    weights = ("lambda_loss", "knowledge_distillation_weight")
+    untrained = [f"knowledge_transfer.{weight}=0" for weight in weights]
     assert trained(tmp_path / "a", *untrained, "learning_rates={rules: [{mup: {base_width: 4}}]}")
 
 
@@ -245,7 +241,7 @@ def distances(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, flo
 
 def test_a_plan_says_what_every_tensors_factor_is(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
-    path.write_text(f"{RECIPE}learning_rates: {{rules: [{{mup: {{base_width: 8}}}}]}}\n")
+    path.write_text(f"{SMALL}learning_rates: {{rules: [{{mup: {{base_width: 8}}}}]}}\n")
     plan = make_plan(read_recipe(path), tmp_path)
     assert rate_factors(plan) == {
         "experts.fourier": {"backbone.layers.1.weight": 0.5},

@@ -50,7 +50,7 @@ def foresee(plan: Plan, runs_dir: Path, *, new: bool) -> Start:
     earlier = list(earlier_runs(runs_dir, identity))
     if not new:
         for layout in reversed(earlier):
-            if read_status(layout).state == "completed" and _same_data(layout, plan):
+            if read_status(layout).state == "completed" and same_data(layout, plan):
                 return Start(layout, True, f"run directory  {layout.root}")
         _refuse_living(earlier)
     layout = RunLayout(runs_dir / next_free(runs_dir, identity))
@@ -94,6 +94,38 @@ def prepare(
     return start
 
 
+def begun(plan: Plan, runs_dir: Path) -> RunLayout | None:
+    """The run of a plan that has completed, else the one that was begun last; None: there is none.
+
+    What was begun with other data than there are now does not count.
+    """
+    identity = run_id(plan.name, plan.hash, plan.seed)
+    earlier = [
+        run
+        for run in earlier_runs(runs_dir, identity)
+        if run.plan.exists() and same_data(run, plan)
+    ]
+    completed = [run for run in earlier if read_status(run).state == "completed"]
+    return next(reversed(completed or earlier), None)
+
+
+def go_on(plan: Plan, recipe_text: str, runs_dir: Path) -> Start:
+    """The run of a plan that is one of several which belong together.
+
+    The one that was `begun`, in its own directory, or a new one.
+
+    Raises:
+        UserError: it is going on right now, or the directory cannot be made.
+    """
+    layout = begun(plan, runs_dir)
+    if layout is None:
+        return prepare(plan, recipe_text, runs_dir, new=True)
+    if read_status(layout).state == "completed":
+        return Start(layout, True, f"{layout.root} has completed")
+    _refuse_living([layout])
+    return Start(layout, False, f"{layout.root} goes on ({_state(layout)})")
+
+
 @contextmanager
 def _removed_unless_made(layout: RunLayout) -> Iterator[None]:
     """What was interrupted, or found no space, leaves no directory that is no run."""
@@ -115,7 +147,7 @@ def earlier_runs(runs_dir: Path, identity: str) -> Iterator[RunLayout]:
         name = f"{identity}-{number}"
 
 
-def _same_data(layout: RunLayout, plan: Plan) -> bool:
+def same_data(layout: RunLayout, plan: Plan) -> bool:
     """Whether a run read the files that are there now: the plan only knows their headers."""
     from fusionrun.data.content import content_hash
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -57,6 +59,8 @@ def results_as_json(layout: RunLayout) -> str:
         "results": results,
         "components": {which: str(layout.components(which)) for which in ("best", "last")},
     }
+    if alone := _alone(layout):
+        content["pretraining"] = alone
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 
@@ -101,7 +105,7 @@ def show_results(layout: RunLayout) -> None:
     split = "test" if "test" in results else next(iter(results))
     print(f"\n{_heading(split, manifest)}")
     Console().print(_table(results[split]))
-    for line in _verdict(results[split]):
+    for line in (*_verdict(results[split]), *_before(layout, split)):
         print(line)
     print(f"\ncomponents   {len(manifest.components)} files each of best and last, verified")
     print(f"             {layout.all_components}")
@@ -142,6 +146,25 @@ def _verdict(paths: Paths) -> Iterator[str]:
         return
     yield f"best expert  {best}, {accuracy[best]:.2%}"
     yield f"fusion gain  {gain.points:+.2f} points {_in_words(gain)}"
+
+
+def _alone(layout: RunLayout) -> Mapping[str, Any]:
+    """Which run each expert came from, and what it was worth there; empty where it came of none."""
+    try:
+        taken = json.loads(read_regular(layout.start))
+        return {name: {"run": own["run"], "results": own["results"]} for name, own in taken.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _before(layout: RunLayout, split: str) -> Iterator[str]:
+    """What each expert was worth before fusion."""
+    words = []
+    for name, own in _alone(layout).items():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            words.append(f"{name} {_number('accuracy', own['results'][split]['accuracy'])}")
+    if words:
+        yield f"alone        {', '.join(words)}: each after its pretraining, before fusion"
 
 
 def _in_words(gain: Gain) -> str:

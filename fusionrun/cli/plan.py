@@ -46,7 +46,8 @@ def plan(
     elif yaml:
         typer.echo(_yaml(resolved))
     else:
-        typer.echo(_view(resolved, _preview(source, resolved, runs), full, json))
+        states = _states(resolved, runs)
+        typer.echo(_view(resolved, _preview(source, resolved, runs), states, full, json))
 
 
 def _only_one(**chosen: bool) -> None:
@@ -81,20 +82,35 @@ def _preview(source: Source, plan: Plan, runs: str | None) -> Preview | None:
     return preview(source, source.recipe.slurm, plan, runs_dir(runs))
 
 
+def _states(plan: Plan, runs: str | None) -> dict[str, str]:
+    """How the pretraining of each expert stands."""
+    if not plan.pretraining:
+        return {}
+    from fusionrun.store.pretrained import pretraining_states
+    from fusionrun.store.runs import runs_dir
+
+    return pretraining_states(plan.pretraining, runs_dir(runs))
+
+
 def _yaml(plan: Plan) -> str:
     from fusionrun.plan.as_recipe import as_recipe
 
     return as_recipe(plan).rstrip("\n")
 
 
-def _view(plan: Plan, submission: Preview | None, full: bool, json: bool) -> str:
+def _view(
+    plan: Plan, submission: Preview | None, states: dict[str, str], full: bool, json: bool
+) -> str:
     from fusionrun.plan import screen
     from fusionrun.store.layout import run_id
 
     if json:
         more = submission.to_json() if submission else {"script": None, "forecast": None}
-        return _dumped({**plan.to_json(), **more})
-    parts = [screen.screen(plan, run_id(plan.name, plan.hash, plan.seed))]
+        content = plan.to_json()
+        for name, state in states.items():
+            content["pretraining"][name]["state"] = state
+        return _dumped({**content, **more})
+    parts = [screen.screen(plan, run_id(plan.name, plan.hash, plan.seed), states)]
     parts += [screen.every_value(plan)] if full else []
     if submission:
         parts += ["\n".join(screen.labelled(submission.rows())), submission.script]
@@ -107,7 +123,12 @@ def _why(plan: Plan, key: str, json: bool) -> str:
     full = _full_key(plan, key)
     if not json:
         return screen.why(plan, full)
-    return _dumped({"key": full, **plan.to_json()["values"][full]})
+    content = {"key": full, **plan.to_json()["values"][full]}
+    if plan.stages:
+        from fusionrun.plan.stage_screen import by_stage_as_json
+
+        content["by_stage"] = by_stage_as_json(plan, full)
+    return _dumped(content)
 
 
 def _full_key(plan: Plan, key: str) -> str:

@@ -73,6 +73,23 @@ def submit(
     from fusionrun.submit.submit import draft
 
     source = _source(recipe, set_ or [], site)
+    if any(stage.stage == "pretrain" for stage in source.recipe.stages):
+        from fusionrun.cli.submit_stages import submit_stages
+
+        submit_stages(
+            recipe,
+            set_ or [],
+            site,
+            runs,
+            source,
+            after=_after(runs, after, after_any),
+            executor=executor.value if executor else None,
+            template=_text(template),
+            dry_run=dry_run,
+            new=new,
+            json=json,
+        )
+        return
     if source.recipe.sweep is not None:
         from fusionrun.cli.submit_sweep import submit_sweep
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fusionrun.slurm.client import Slurm, Verdict
-    from fusionrun.submit.array import Array, ArrayDraft, Queued
+    from fusionrun.submit.array import ArrayDraft, Queued
     from fusionrun.submit.journal import Executor
     from fusionrun.submit.waiting import After
 
@@ -35,7 +35,7 @@ def submit_sweep(
     from fusionrun.recipe.site import site_file
     from fusionrun.slurm.client import Slurm
     from fusionrun.store.runs import runs_dir
-    from fusionrun.submit.array import arrays, draft_array, hand_over_array, place_array
+    from fusionrun.submit.array import draft_array, hand_over_array, place_array
 
     directory = runs_dir(runs)
     source, points = plan_points(recipe, settings, directory, site_file(site))
@@ -56,14 +56,14 @@ def submit_sweep(
     if not json:
         typer.echo("\n".join(_screen(draft)))
     if dry_run:
-        _dry_run(draft, tuple(arrays(draft)), slurm, json)
+        dry_run_of([draft], slurm, json)
         return
     queued = [hand_over_array(array, draft, slurm) for array in place_array(draft)]
     if json:
         _print_json(draft, queued)
         return
     for each in queued:
-        typer.echo("\n".join(_queued_lines(each)))
+        typer.echo("\n".join(queued_lines(each)))
     if not queued:
         typer.echo("nothing was submitted; --new runs every point again")
 
@@ -73,9 +73,7 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
     tasks = len(draft.submitted)
     yield f"{plan.name}  ·  a sweep of {len(draft.slots)} points, {tasks} to submit"
     yield ""
-    width = max(len(str(slot.point)) for slot in draft.slots)
-    for slot in draft.slots:
-        yield f"  {slot.point!s:{width}}  {slot.layout.id}  {slot.words}"
+    yield from slot_lines(draft)
     yield ""
     yield f"snapshot    {draft.snapshot.id}: {len(draft.snapshot.files)} files"
     if draft.snapshot.left_out:
@@ -84,6 +82,14 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
         yield f"waits       {draft.wait.words}"
     if at_once := _at_once(draft):
         yield f"at once     {at_once}"
+
+
+def slot_lines(draft: ArrayDraft) -> Iterator[str]:
+    """A line for each run: its settings, its id, how it stands."""
+    width = max(len(str(slot.point)) for slot in draft.slots)
+    for slot in draft.slots:
+        point = f"{slot.point!s:{width}}  " if width else ""
+        yield f"  {point}{slot.layout.id}  {slot.words}"
 
 
 def _at_once(draft: ArrayDraft) -> str:
@@ -95,19 +101,26 @@ def _at_once(draft: ArrayDraft) -> str:
     return f"{most}{beside}"
 
 
-def _dry_run(draft: ArrayDraft, made: Sequence[Array], slurm: Slurm, json: bool) -> None:
+def dry_run_of(drafts: Sequence[ArrayDraft], slurm: Slurm, json: bool) -> None:
+    """Show the script of every array, and what the scheduler says to it.
+
+    Raises:
+        SchedulerError: it would refuse one, or is out of reach.
+    """
     from json import dumps
 
     from fusionrun.cli.submit import MISSING
     from fusionrun.errors import SchedulerError
     from fusionrun.slurm.client import SchedulerUnreachableError
     from fusionrun.slurm.words import explained
-    from fusionrun.submit.array import verdict_on
+    from fusionrun.submit.array import arrays, verdict_on
 
-    made, unreachable = [array for array in made if array.script], None  # (none without Slurm)
+    # (none without Slurm)
+    made = [(array, draft) for draft in drafts for array in arrays(draft) if array.script]
     said: list[Verdict | None] = [None] * len(made)
+    unreachable = None
     try:
-        said = [verdict_on(array, draft, slurm) for array in made]
+        said = [verdict_on(array, draft, slurm) for array, draft in made]
     except SchedulerUnreachableError as error:
         unreachable = error
     if json:
@@ -117,11 +130,11 @@ def _dry_run(draft: ArrayDraft, made: Sequence[Array], slurm: Slurm, json: bool)
                 "accepted": verdict and verdict.accepted,
                 "verdict": verdict and verdict.words,
             }
-            for array, verdict in zip(made, said, strict=True)
+            for (array, _), verdict in zip(made, said, strict=True)
         ]
         typer.echo(dumps({"state": "dry run", "arrays": scripts}, indent=2, ensure_ascii=False))
     else:
-        for array, verdict in zip(made, said, strict=True):
+        for (array, _), verdict in zip(made, said, strict=True):
             typer.echo(f"\n{array.script.rstrip()}\n")
             typer.echo(f"verdict     {verdict.words}" if verdict else MISSING)
         typer.echo("nothing was written, nothing was queued")
@@ -132,7 +145,8 @@ def _dry_run(draft: ArrayDraft, made: Sequence[Array], slurm: Slurm, json: bool)
             raise SchedulerError(explained("Slurm would refuse it", verdict.words))
 
 
-def _queued_lines(queued: Queued) -> Iterator[str]:
+def queued_lines(queued: Queued) -> Iterator[str]:
+    """What became of one array, and what one does next."""
     from fusionrun.store.runs import elsewhere
 
     array = queued.array
@@ -148,12 +162,21 @@ def _queued_lines(queued: Queued) -> Iterator[str]:
 def _print_json(draft: ArrayDraft, queued: Sequence[Queued]) -> None:
     from json import dumps
 
+    content = {
+        "arrays": [each.job_id for each in queued],
+        "points": points_as_json(draft, queued),
+    }
+    typer.echo(dumps(content, indent=2, ensure_ascii=False))
+
+
+def points_as_json(draft: ArrayDraft, queued: Sequence[Queued]) -> list[dict[str, Any]]:
+    """Every run of a draft, with the job that it was queued as."""
     handles = {
         slot.layout.id: each.handle(number)
         for each in queued
         for number, slot in enumerate(each.array.slots)
     }
-    points: list[dict[str, Any]] = [
+    return [
         {
             "run": slot.layout.id,
             "directory": str(slot.layout.root),
@@ -163,5 +186,3 @@ def _print_json(draft: ArrayDraft, queued: Sequence[Queued]) -> None:
         }
         for slot in draft.slots
     ]
-    content = {"arrays": [each.job_id for each in queued], "points": points}
-    typer.echo(dumps(content, indent=2, ensure_ascii=False))

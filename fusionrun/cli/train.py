@@ -43,8 +43,8 @@ def train(
 def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> RunLayout:
     """The finished run of a recipe: trained now, or before."""
     from fusionrun.launch import prepare
-    from fusionrun.plan.resolve import make_plan
     from fusionrun.plan.screen import screen
+    from fusionrun.plan.stages import make_plans
     from fusionrun.plan.unsupported import refuse_unsupported
     from fusionrun.recipe.read import read_recipe
     from fusionrun.store.runs import runs_dir
@@ -52,8 +52,13 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
     source = read_recipe(recipe, settings)
     _refuse_sweep(source, recipe)
     directory = runs_dir(runs)
-    plan = make_plan(source, directory)
+    plans = make_plans(source, directory)
+    plan = plans.plan
     refuse_unsupported(plan)
+    if plans.pretraining:
+        from fusionrun.cli.train_stages import train_stages
+
+        return train_stages(plans, source, directory, _again(recipe, settings, runs), new)
     start = prepare(plan, source.text, directory, new=new)
     typer.echo(screen(plan, start.layout.root.name) + "\n")
     if start.finished:
@@ -61,7 +66,7 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
         typer.echo("its results follow; --new trains it again\n")
     else:
         typer.echo(start.note)
-        _train(start.layout)
+        train_here(start.layout)
     return start.layout
 
 
@@ -81,7 +86,22 @@ def _refuse_sweep(source: Source, recipe: Path) -> None:
     raise RecipeError([Problem(place, "sweep", got, expected, fix)])
 
 
-def _train(layout: RunLayout) -> None:
+def _again(recipe: Path, settings: list[str], runs: str | None) -> str:
+    """The command that was given, to be given once more."""
+    import shlex
+
+    options = [word for setting in settings for word in ("--set", setting)]
+    where = ["--runs", runs] if runs else []
+    return shlex.join(["fusionrun", "train", str(recipe), *options, *where])
+
+
+def train_here(layout: RunLayout) -> None:
+    """Train a run, or let it go on, in this process.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted it.
+        FusionrunError: it failed, or somebody has asked it to stop.
+    """
     import gc
 
     from fusionrun.errors import FusionrunError, TrainingError, UserError

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fusionrun.data.columns import LABEL
+from fusionrun.data.own_rows import OwnRows
 from fusionrun.data.parts import HOLDOUT, held, val_share
 from fusionrun.data.paths import resolve_path
 from fusionrun.data.reading import ALL, key_of, reader_of
@@ -38,6 +39,8 @@ class DataSummary(NamedTuple):
             without `stratify` only `all` parts together: the rest only the drawing tells.
         found: the parts that the data comes in, or `all`; other parts were taken from these.
         shares: what each expert's pretraining sees of `train`; empty where all see all.
+        own: where a run trains on less than the training part: on what. `sizes` and
+            `class_counts` are then of that.
     """
 
     files: Mapping[str, str]
@@ -48,9 +51,10 @@ class DataSummary(NamedTuple):
     class_counts: Mapping[str, tuple[int, ...]]
     found: tuple[str, ...] = (ALL,)
     shares: Mapping[str, Share] = {}
+    own: OwnRows | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The summary in types that JSON has; shares only where there are any."""
+        """The summary in types that JSON has; shares and own rows only where there are any."""
         shares = {expert: share._asdict() for expert, share in self.shares.items()}
         return {
             "files": dict(self.files),
@@ -61,6 +65,7 @@ class DataSummary(NamedTuple):
             "class_counts": {part: list(counts) for part, counts in self.class_counts.items()},
             "found": list(self.found),
             **({"shares": shares} if shares else {}),
+            **({"own": self.own._asdict()} if self.own else {}),
         }
 
     @classmethod
@@ -78,6 +83,7 @@ class DataSummary(NamedTuple):
                 expert: Share(share["rows"], tuple(share["classes"]))
                 for expert, share in content.get("shares", {}).items()
             },
+            own=OwnRows(**content["own"]) if "own" in content else None,
         )
 
 

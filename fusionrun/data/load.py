@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fusionrun.data.decode import Pictures
 from fusionrun.data.header import DataSummary, summarise
+from fusionrun.data.own_rows import narrowed, own_rows
 from fusionrun.data.parts import rows_of_parts
 from fusionrun.data.reading import Reader, reader_of
 from fusionrun.data.report import counted, data_error, listing
@@ -52,7 +53,8 @@ def load_data(data: Data, summary: DataSummary) -> dict[str, Rows]:
     """Read the files that a summary was made of, and split them.
 
     Returns:
-        `train`, `val` and `test`; a part that the split does not have has no rows.
+        `train`, `val` and `test`; a part that the split does not have has no rows. `train` has
+        what the summary says that the run trains on.
 
     Raises:
         DataError: the files are not what the summary says, are damaged, or hold values that
@@ -61,9 +63,11 @@ def load_data(data: Data, summary: DataSummary) -> dict[str, Rows]:
     files = {name: Path(path) for name, path in summary.files.items()}
     reader = reader_of(data)
     scans = reader.scan(data, files)
-    _require_unchanged(summarise(data, scans, files), summary)
+    _require_unchanged(narrowed(data, summarise(data, scans, files), summary.own), summary)
     loaded = {part: _load_part(reader, data, scan, summary) for part, scan in scans.items()}
-    taken = rows_of_parts(data, {part: rows.labels for part, rows in loaded.items()})
+    labels = {part: rows.labels for part, rows in loaded.items()}
+    drawn = rows_of_parts(data, labels)
+    taken = own_rows(data, drawn, labels, summary.own, len(summary.classes))
     parts = {part: _take(loaded[t.loaded], t.rows) for part, t in taken.items()}
     nothing = _take(next(iter(loaded.values())), np.arange(0))
     return dict.fromkeys(PARTS, nothing) | parts

@@ -7,9 +7,10 @@ trained anew. What can be kept then is an expert whose weights still mean the sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fusionrun.plan.leaves import leaves
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.screen import columns, fits, labelled, literal, wrapped
 
@@ -54,11 +55,13 @@ class Comparison:
         kept: without a retraining all components; with one the experts that the new plan can
             start from, by `weights:`.
         retrained: the others, trained anew.
+        pretraining: experts whose run alone is the same in both plans: it is not trained again.
     """
 
     changes: tuple[Change, ...]
     kept: tuple[str, ...]
     retrained: tuple[str, ...]
+    pretraining: tuple[str, ...] = ()
 
     @property
     def is_another_seed(self) -> bool:
@@ -71,6 +74,7 @@ class Comparison:
             "changes": [vars(change) for change in self.changes],
             "kept": list(self.kept),
             "retrained": list(self.retrained),
+            **({"pretraining": list(self.pretraining)} if self.pretraining else {}),
         }
 
 
@@ -82,17 +86,36 @@ def compare(new: Plan, old: Plan) -> Comparison:
     everything = Comparison(changes, (), tuple(new.components))
     if everything.is_another_seed:  # (started from the old run's experts it would be no other run)
         return everything
+    if new.pretraining:  # (which its experts start from, and from nothing else)
+        same = tuple(n for n in new.pretraining if _same_pretraining(n, new, old))
+        return replace(everything, pretraining=same)
     kept = tuple(name for name in new.components if _can_start_from(name, new, old))
     return Comparison(changes, kept, tuple(n for n in new.components if n not in kept))
 
 
+def _same_pretraining(name: str, new: Plan, old: Plan) -> bool:
+    before = old.pretraining.get(name)
+    return before is not None and before.plan_hash == new.pretraining[name].plan_hash
+
+
 def _changed_values(new: Plan, old: Plan) -> Iterator[Change]:
     for key in [*new.values, *(key for key in old.values if key not in new.values)]:
-        if _value(old, key) != _value(new, key):
+        if key == "stages" and len(_value(new, key) or ()) == len(_value(old, key) or ()):
+            yield from _changed_stages(new, old)
+        elif _value(old, key) != _value(new, key):
             yield Change(key, _value(old, key), _value(new, key), _cost(key, new, old))
     before, after = (tuple(c for c in p.components if "." in c) for p in (old, new))
     if before != after and set(before) == set(after):
         yield Change("experts, in their order", before, after, "a retraining")
+
+
+def _changed_stages(new: Plan, old: Plan) -> Iterator[Change]:
+    """Of stages one by one, each of its keys."""
+    for number, pair in enumerate(zip(old["stages"], new["stages"], strict=True)):
+        before, after = (dict(leaves(stage, f"stages[{number}]")) for stage in pair)
+        for key in {**after, **before}:
+            if before.get(key) != after.get(key):
+                yield Change(key, before.get(key), after.get(key), "a retraining")
 
 
 def _changed_files(new: Plan, old: Plan) -> Iterator[Change]:
@@ -214,6 +237,9 @@ def _verdict(comparison: Comparison) -> Iterator[str]:
         yield from wrapped("another run of the same plan: every component is trained anew")
     else:
         rows = [("to train anew", ", ".join(comparison.retrained))]
+        if comparison.pretraining:
+            names = ", ".join(comparison.pretraining)
+            rows.append(("to keep", f"the pretraining of {names}: the same runs"))
         if comparison.kept:
             start = "as a start: 'weights: run:ID#experts.NAME' for each"
             rows.append(("to keep", f"{', '.join(comparison.kept)}, {start}"))

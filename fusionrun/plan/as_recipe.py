@@ -14,6 +14,9 @@ from fusionrun.plan.plan import Plan, Value
 from fusionrun.plan.screen import comment
 from fusionrun.recipe.flow import flow, scalar
 
+# (What a user wrote holds for every stage, but for what the stage itself says.)
+_GIVEN = ("recipe", "set", "site")
+
 
 def as_recipe(plan: Plan) -> str:
     """YAML text, one leaf a line with its source as a comment."""
@@ -23,7 +26,15 @@ def as_recipe(plan: Plan) -> str:
 
 def _writable(plan: Plan) -> Iterator[tuple[str, Value]]:
     unused = {f"training.optimizer.{k}" for k in unused_by(plan["training.optimizer.type"])}
+    by_stage = {key for stage in plan.stages for key in stage.values}
+    by_stage |= {key for own in plan.pretraining.values() for key in own.values}
+    if any(key.startswith("learning_rates.") for key in by_stage):
+        # A base rate that is given is final: written down, it would leave no rule its say.
+        by_stage |= {f"learning_rates.{rate}" for rate in ("base_lr", "head_lr")}
     for key, value in plan.values.items():
+        if key in by_stage and value.source not in _GIVEN:
+            yield key, Value("auto", value.source, f"{value.why}; by stage")
+            continue
         if key.endswith(".eta_min") and isinstance(value.value, Mapping):
             yield key, Value("auto", value.source, f"{value.why}: {flow(value.value)}")
         elif key in unused:

@@ -10,7 +10,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.read import Source
 
-_IMAGES_ONLY = ("flip", "crop", "random_erasing", "randaugment")
+IMAGES_ONLY = ("flip", "crop", "random_erasing", "randaugment")
 _SECTION = "augmentation"
 Shape = tuple[int, ...]
 
@@ -22,7 +22,7 @@ def check_augmentation(source: Source, summary: DataSummary) -> Iterator[Problem
         return
     views = _read_views(source, summary)
     images = {view: shape for view, shape in views.items() if len(shape) == 3}
-    for name in _IMAGES_ONLY:
+    for name in IMAGES_ONLY:
         if getattr(augmentation, name) and not images:
             expected = f"a view of images for {name}, {_IMAGE}: here there are {_listed(views)}"
             yield _problem(source, name, expected)

@@ -12,6 +12,7 @@ from fusionrun.plan.augmentation import check_augmentation
 from fusionrun.plan.check_paths import check_paths
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.spread import check_spread
+from fusionrun.plan.stage_checks import stage_problems
 from fusionrun.recipe.keys import Path, dotted
 from fusionrun.recipe.problems import shown
 from fusionrun.recipe.read import Source
@@ -121,6 +122,7 @@ def check_recipe(source: Source, ledger: Ledger) -> None:
         check_spread,
         _optimizer,
         _sweep,
+        stage_problems,
     )
     problems = [problem for check in checks for problem in check(source, ledger)]
     if problems:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fusionrun.plan.leaves import leaves, nest
 from fusionrun.plan.plan import Origin, Value
@@ -11,6 +11,9 @@ from fusionrun.recipe.document import Document
 from fusionrun.recipe.keys import Path, parse_dotted
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import AUTO, plain
+
+if TYPE_CHECKING:
+    from fusionrun.schema.experts import Expert
 
 PENDING = Value(AUTO, "default", "not resolved")
 
@@ -20,10 +23,15 @@ class Ledger:
 
     A leaf is settled once: by the recipe, `--set`, a preset, a rule or a default; whoever comes
     later finds it closed. What nobody settled at the end is an error of ours.
+
+    Args:
+        source: the recipe.
+        trained_before: experts that come out of a run before this one.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, trained_before: Collection[str] = ()) -> None:
         self._document = source.document
+        self._trained_before = frozenset(trained_before)
         self._values = {key: self._first(key, value) for key, value in leaves(plain(source.recipe))}
 
     def _first(self, key: str, value: Any) -> Value:
@@ -96,10 +104,19 @@ class Ledger:
         if self._values.get(key, PENDING) is PENDING:
             self._values[key] = Value(value, source, why, steps)
 
+    def is_pretrained(self, name: str, expert: Expert) -> bool:
+        """Whether an expert starts from weights: given ones, or those of a run before this one."""
+        return expert.is_pretrained or name in self._trained_before
+
     def note(self, key: str, step: str) -> None:
         """Add a line to the chain behind a settled leaf."""
         value = self._values[key]
         self._values[key] = value._replace(steps=(*value.steps, step))
+
+    def follow(self, key: str, value: Any, why: str) -> None:
+        """Close a leaf with what follows from the rest, if the user has not written it."""
+        if not self.given_number(key):
+            self._values[key] = Value(value, "rule", why)
 
     def expand(self, key: str, section: Mapping[str, Any], source: Origin, why: str) -> None:
         """Put a whole section in the place of an open or empty leaf; its autos stay open."""

@@ -10,34 +10,33 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from fusionrun.data.header import DataSummary
 from fusionrun.errors import UserError
+from fusionrun.plan.stage_plan import LOSS_WEIGHTS, Pretraining, StagePlan
+from fusionrun.plan.value import Origin, Value, build, tuples, value_as_json
 from fusionrun.schema.base import AUTO
 from fusionrun.schema.recipe import Recipe
+
+__all__ = [
+    "ComponentPlan",
+    "Memory",
+    "Origin",
+    "Plan",
+    "Pretraining",
+    "StagePlan",
+    "Steps",
+    "Value",
+    "Warn",
+    "Weights",
+    "component_names",
+    "tuples",
+]
 
 PLAN_FORMAT = 1
 # What a run of the same weights and numbers may differ in: the hash leaves these out.
 UNHASHED = ("name", "seed", "slurm", "tracking", "sweep", "training.checkpoints")
-
-Origin = Literal["recipe", "set", "site", "preset", "rule", "default"]
-
-
-class Value(NamedTuple):
-    """One resolved leaf.
-
-    Attributes:
-        value: plain JSON; tuples stand for lists.
-        source: who decided.
-        why: one line: the place in the recipe, or the rule with its inputs.
-        steps: the chain behind a number that several rules made, first to last.
-    """
-
-    value: Any
-    source: Origin
-    why: str
-    steps: tuple[str, ...] = ()
 
 
 class Weights(NamedTuple):
@@ -137,7 +136,18 @@ class Warn(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a job needs to know, and why."""
+    """Everything a job needs to know, and why.
+
+    Attributes:
+        values: every leaf of the recipe, resolved.
+        components: by name, in the contract's order.
+        data: what the data holds, and which of it trains here.
+        steps: how many there are.
+        memory: that the model needs.
+        warnings: what is allowed and will probably disappoint.
+        stages: the stages of this run, one after the other; empty: there is but one.
+        pretraining: the run that each expert and its head come from, by the expert's name.
+    """
 
     values: Mapping[str, Value]
     components: Mapping[str, ComponentPlan]
@@ -145,6 +155,8 @@ class Plan:
     steps: Steps
     memory: Memory
     warnings: tuple[Warn, ...] = field(default=())
+    stages: tuple[StagePlan, ...] = ()
+    pretraining: Mapping[str, Pretraining] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         """The value of a dotted key. Building `settings` takes longer than all of a plan does."""
@@ -156,6 +168,17 @@ class Plan:
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
+
+    @property
+    def losses(self) -> tuple[Mapping[str, float], ...]:
+        """What `lambda_loss` and `knowledge_distillation_weight` are, in each stage."""
+        if self.stages:
+            return tuple(stage.losses for stage in self.stages)
+        return ({name: self[f"knowledge_transfer.{name}"] for name in LOSS_WEIGHTS},)
+
+    def stage_at(self, epoch: int) -> StagePlan | None:
+        """The stage that an epoch, counted from 0, is of; None where there is but one."""
+        return next((stage for stage in self.stages if stage.holds(epoch)), None)
 
     @cached_property
     def settings(self) -> Recipe:
@@ -188,8 +211,18 @@ class Plan:
             },
             "components": [(n, c.weights and c.weights.sha256) for n, c in self.components.items()],
             "data": self.data_content(),
+            **self._staged_content(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _staged_content(self) -> dict[str, Any]:
+        """What stages add to what decides a run's numbers."""
+        if not self.stages:
+            return {}
+        return {
+            "stages": [stage.content() for stage in self.stages],
+            "pretraining": {name: own.plan_hash for name, own in self.pretraining.items()},
+        }
 
     def data_content(self) -> dict[str, Any]:
         """What the data's headers say, wherever its files lie."""
@@ -216,8 +249,17 @@ class Plan:
             "data": self.data.to_json(),
             "steps": self.steps._asdict(),
             "memory": {**self.memory._asdict(), "total": self.memory.total},
-            "values": {key: _value_as_json(value) for key, value in self.values.items()},
+            "values": {key: value_as_json(value) for key, value in self.values.items()},
             "warnings": [warning._asdict() for warning in self.warnings],
+            **self._staged_as_json(),
+        }
+
+    def _staged_as_json(self) -> dict[str, Any]:
+        if not self.stages:
+            return {}
+        return {
+            "stages": [stage.to_json() for stage in self.stages],
+            "pretraining": {name: own.to_json() for name, own in self.pretraining.items()},
         }
 
     @classmethod
@@ -244,12 +286,17 @@ class Plan:
     def _from_json(cls, content: Mapping[str, Any]) -> Plan:
         memory = {k: v for k, v in content["memory"].items() if k != "total"}
         plan = cls(
-            values={k: _build(Value, v) for k, v in content["values"].items()},
+            values={k: build(Value, v) for k, v in content["values"].items()},
             components={k: _component(k, v) for k, v in content["components"].items()},
             data=DataSummary.from_json(content["data"]),
             steps=Steps(**content["steps"]),
             memory=Memory(**memory),
             warnings=tuple(Warn(**warning) for warning in content["warnings"]),
+            stages=tuple(StagePlan.from_json(s) for s in content.get("stages", ())),
+            pretraining={
+                name: Pretraining.from_json(own)
+                for name, own in content.get("pretraining", {}).items()
+            },
         )
         _require_sound(plan)
         return plan
@@ -264,8 +311,12 @@ def _require_sound(plan: Plan) -> None:
         whole += [component.frozen_epochs, component.num_layers]
         whole.append(1 if component.base_width is None else component.base_width)
         numbers += [component.lr, *component.rates, component.clip or 0.0, component.layer_decay]
+    for stage in plan.stages:
+        whole += [stage.first_epoch, stage.epochs]
+        numbers += [*stage.lrs.values(), *stage.losses.values()]
     whole += [size for shape in plan.data.views.values() for size in shape]
     words = [plan["name"], *plan.data.files.values(), *plan.data.views]
+    words += [word for own in plan.pretraining.values() for word in (own.run, own.plan_hash)]
     for weights in filter(None, (component.weights for component in plan.components.values())):
         words += [*weights[:-1], *weights.left_out]
     for found, kind in ((whole, int), (numbers, int | float), (words, str)):
@@ -282,36 +333,15 @@ def _per_component(key: str, value: Any) -> bool:
     return key.endswith(".eta_min") and isinstance(value, Mapping)
 
 
-T = TypeVar("T", Value, ComponentPlan, Weights)
-
-
 def _component_as_json(component: ComponentPlan) -> dict[str, Any]:
     content = component._asdict()
     del content["name"]  # (the key it stands under)
     return {**content, "weights": component.weights and component.weights._asdict()}
 
 
-def _value_as_json(value: Value) -> dict[str, Any]:
-    content = value._asdict()
-    return content if value.steps else {k: v for k, v in content.items() if k != "steps"}
-
-
 def _component(name: str, content: Mapping[str, Any]) -> ComponentPlan:
-    weights = _build(Weights, content["weights"]) if content["weights"] else None
-    return _build(ComponentPlan, {**content, "name": name, "weights": weights})
-
-
-def _build(kind: type[T], content: Mapping[str, Any]) -> T:
-    return kind(**{k: tuples(v) for k, v in content.items() if k in kind._fields})
-
-
-def tuples(value: Any) -> Any:
-    """JSON lists as tuples, all the way down: what the strict schema and frozen values want."""
-    if isinstance(value, list):
-        return tuple(tuples(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: tuples(item) for key, item in value.items()}
-    return value
+    weights = build(Weights, content["weights"]) if content["weights"] else None
+    return build(ComponentPlan, {**content, "name": name, "weights": weights})
 
 
 def component_names(experts: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ Each function settles one group of leaves and may rely on those called before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,34 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
         DataError: the data cannot be read.
         NotYetError: the data source is for a later version.
     """
+    if source.recipe.stages:
+        from fusionrun.plan.stages import make_plans  # most recipes have none
+
+        return make_plans(source, runs_dir).plan
+    return resolve(source, with_shares(source, read_data(source)), runs_dir)
+
+
+def resolve(
+    source: Source, summary: DataSummary, runs_dir: Path, pretrained: Collection[str] = ()
+) -> Plan:
+    """Resolve a recipe as one stage, for data that has been looked at already.
+
+    Args:
+        source: the recipe and its text.
+        summary: of its data: what the run trains on is the training part.
+        runs_dir: where `weights: run:ID#…` looks for runs.
+        pretrained: experts that have been trained before, besides those with `weights:`.
+
+    Raises:
+        RecipeError: values that do not fit each other or the data, all of them at once.
+    """
     recipe = source.recipe
-    summary = with_shares(source, read_data(source))
     check_experts(source, summary)
-    ledger = Ledger(source)
+    ledger = Ledger(source, pretrained)
     preset = PRESETS[recipe.preset]
     input_dims = {n: e.input_dim(summary.views[e.view]) for n, e in recipe.experts.items()}
     settle_data(ledger, summary)
+    _settle_epochs(ledger, recipe)
     _settle_transfer(ledger, recipe)
     _settle_preset(ledger, preset)
     _settle_fusion(ledger, input_dims)
@@ -104,6 +125,15 @@ def make_plan(source: Source, runs_dir: Path) -> Plan:
         memory=_memory(components.values(), ledger),
     )
     return replace(plan, warnings=warnings_of(plan))
+
+
+def _settle_epochs(ledger: Ledger, recipe: Recipe) -> None:
+    """Stages say how long they are."""
+    own = [stage for stage in recipe.stages if stage.stage != "pretrain"]
+    if own:
+        words = " + ".join(f"{stage.stage} {stage.epochs}" for stage in own)
+        total = sum(stage.epochs for stage in own)
+        ledger.follow("training.epochs", total, f"the stages of the fused run: {words}")
 
 
 def _settle_preset(ledger: Ledger, preset: Preset) -> None:
@@ -170,7 +200,7 @@ def _facts(ledger: Ledger, recipe: Recipe, input_dims: Mapping[str, int]) -> _Fa
         "num_experts": len(recipe.experts),
         "batch_size": recipe.training.batch_size,
     }
-    pretrained = {name: expert.is_pretrained for name, expert in recipe.experts.items()}
+    pretrained = {n: ledger.is_pretrained(n, expert) for n, expert in recipe.experts.items()}
     dim = ledger.get("fusion.dim", rules.fusion_dim(tuple(input_dims.values())))
     joint = {**common, "input_dim": dim, "pretrained": all(pretrained.values())}
     experts = {
@@ -379,12 +409,14 @@ def _component(
 def _frozen_epochs(ledger: Ledger, recipe: Recipe) -> dict[str, int]:
     """How many epochs each frozen expert stays so, by component name."""
     epochs = ledger["training.epochs"]
+    warmup = sum(stage.epochs for stage in recipe.stages if stage.stage == "warmup")
     found = {}
     for name, expert in recipe.experts.items():
+        frozen = epochs if expert.freeze else warmup
         if isinstance(expert.freeze, Until):
-            found[f"experts.{name}"] = min(expert.freeze.until.epochs, epochs)
-        elif expert.freeze:
-            found[f"experts.{name}"] = epochs
+            frozen = min(max(expert.freeze.until.epochs, warmup), epochs)
+        if frozen:
+            found[f"experts.{name}"] = frozen
     return found
 
 

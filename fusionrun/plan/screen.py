@@ -74,14 +74,21 @@ def labelled(rows: Sequence[Row]) -> Iterator[str]:
             yield f"{'' if number else label:{indent}}{line}"
 
 
-def screen(plan: Plan, run_id: str) -> str:
-    """The concise screen: what will be trained, at which rates, for how long."""
+def screen(plan: Plan, run_id: str, states: Mapping[str, str] | None = None) -> str:
+    """The concise screen: what will be trained, at which rates, for how long.
+
+    Args:
+        plan: of the run.
+        run_id: the run's.
+        states: how each expert's pretraining stands, where there is one.
+    """
     parts = [
         _headline(plan, run_id),
         "",
         *_components(plan),
         "",
-        *labelled(list(_facts(plan))),
+        *_stages(plan),
+        *labelled(list(_facts(plan, states or {}))),
     ]
     if plan.warnings:
         parts += ["", *labelled([("warning", f"{w.message} [{w.code}]") for w in plan.warnings])]
@@ -141,7 +148,18 @@ def _ends(component: ComponentPlan) -> str:
     return f"{until}{rates[frozen]:.3g} → {rates[-1]:.3g}"
 
 
-def _facts(plan: Plan) -> Iterator[Row]:
+def _stages(plan: Plan) -> Iterator[str]:
+    if plan.stages:
+        from fusionrun.plan.stage_screen import stage_table  # most plans have none
+
+        yield from (*stage_table(plan), "")
+
+
+def _facts(plan: Plan, states: Mapping[str, str]) -> Iterator[Row]:
+    if plan.pretraining:
+        from fusionrun.plan.stage_screen import stage_facts
+
+        yield from stage_facts(plan, states)
     trained = (c for c in plan.components.values() if c.parameters)
     if applied := dict.fromkeys(rule for c in trained for rule in c.rules):
         yield ("rules", ", ".join(applied))
@@ -255,9 +273,18 @@ def _fusion(plan: Plan) -> str:
 
 
 def _losses(plan: Plan) -> str:
+    if plan.stages:
+        from fusionrun.plan.stage_screen import stage_losses
+
+        return stage_losses(plan)
+    return losses_in_words(plan, plan.losses[0])
+
+
+def losses_in_words(plan: Plan, weights: Mapping[str, float]) -> str:
+    """The terms of the loss with their weights."""
     prefix = "knowledge_transfer."
-    parts = ["CE(global)", f"{plan[f'{prefix}lambda_loss']:g} · Σ CE(expert)"]
-    if weight := plan[f"{prefix}knowledge_distillation_weight"]:
+    parts = ["CE(global)", f"{weights['lambda_loss']:g} · Σ CE(expert)"]
+    if weight := weights["knowledge_distillation_weight"]:
         teacher, temperature = plan[f"{prefix}teacher"], plan[f"{prefix}temperature"]
         parts.append(f"{weight:g} · Σ KD(teacher {teacher}, T {temperature:g})")
     return " + ".join(parts) + _WEIGHTING[plan[f"{prefix}loss_weighting"]]
@@ -344,6 +371,10 @@ def why(plan: Plan, key: str) -> str:
     value = plan.values[full]
     lines = [f"{full} = {_flow(value.value)}", f"  {comment(value)}"]
     lines += [f"    {step}" for step in value.steps]
+    if plan.stages:
+        from fusionrun.plan.stage_screen import why_by_stage
+
+        lines += why_by_stage(plan, full)
     return "\n".join(lines)
 
 

@@ -53,7 +53,7 @@ def spreads(
     """
     own = recipe.learning_rates.rules
     asked = () if own == AUTO else own
-    decays = decays_of(recipe)
+    decays = decays_of(recipe, ledger)
     found = {}
     for component, known in facts.items():
         key, spread = f"learning_rates.{component}", Spread()
@@ -73,14 +73,14 @@ def spreads(
     return found
 
 
-def decays_of(recipe: Recipe) -> dict[str, float]:
+def decays_of(recipe: Recipe, ledger: Ledger) -> dict[str, float]:
     """The factor of each expert whose layers have rates of their own."""
     written = recipe.learning_rates.layer_decay
     if written is None:
         return {}
     if isinstance(written, Mapping):
         return {name: factor for name, factor in written.items() if name in recipe.experts}
-    return {name: written for name, e in recipe.experts.items() if e.is_pretrained}
+    return {name: written for name, e in recipe.experts.items() if ledger.is_pretrained(name, e)}
 
 
 def _decay_note(decay: float, layers: int, lr: float) -> str:
@@ -111,16 +111,16 @@ def check_spread(source: Source, ledger: Ledger) -> Iterator[Problem]:
     written = recipe.learning_rates.layer_decay
     if isinstance(written, Mapping):
         for name in written:
-            if name in recipe.experts and (why := _idle(recipe.experts[name])):
+            if name in recipe.experts and (why := _idle(name, recipe.experts[name], ledger)):
                 yield _problem(source, (*_KEY.split("."), name), f"{written[name]:g} for {why}")
-    elif written is not None and all(map(_idle, recipe.experts.values())):
+    elif written is not None and all(_idle(n, e, ledger) for n, e in recipe.experts.items()):
         why = "no expert starts from weights and trains"
         yield _problem(source, tuple(_KEY.split(".")), f"{written:g}, and {why}")
 
 
-def _idle(expert: Expert) -> str:
+def _idle(name: str, expert: Expert, ledger: Ledger) -> str:
     """Why layer decay has nothing to act on; empty where it has."""
-    if not expert.is_pretrained:
+    if not ledger.is_pretrained(name, expert):
         return "an expert that starts without weights"
     return "an expert that is frozen throughout" if expert.freeze is True else ""
 

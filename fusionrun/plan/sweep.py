@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fusionrun.errors import Problem, RecipeError, UserError
 from fusionrun.plan.plan import Plan
-from fusionrun.plan.resolve import make_plan
+from fusionrun.plan.stages import make_plans
 from fusionrun.recipe.flow import flow
 from fusionrun.recipe.read import Source, read_recipe
 
@@ -28,10 +28,12 @@ class Point(NamedTuple):
     Attributes:
         settings: dotted key → value, in the recipe's order; `seed` is one of them.
         plan: what comes of the recipe with them.
+        pretraining: the plans of the runs that come before it, by the expert's name.
     """
 
     settings: Mapping[str, Any]
     plan: Plan
+    pretraining: Mapping[str, Plan] = {}
 
     def __str__(self) -> str:
         return ", ".join(f"{key}={flow(value)}" for key, value in self.settings.items())
@@ -95,7 +97,7 @@ def _point(
     # A point is one run, and has no sweep of its own.
     texts = ["sweep=null", *(f"{key}={flow(value)}" for key, value in own.items())]
     try:
-        return Point(own, make_plan(read(texts), runs_dir))
+        return Point(own, *make_plans(read(texts), runs_dir))
     except RecipeError as error:
         raise RecipeError([_in_the_sweep(p, own, source) for p in error.problems]) from error
 

@@ -25,13 +25,11 @@ def refuse_unsupported(plan: Plan) -> None:
 def _unsupported(recipe: Recipe) -> Iterator[str]:
     if recipe.augmentation.randaugment:  # (what libraries batch draws one operation for all)
         yield "augmentation.randaugment"
-    if not recipe.stages:  # (what they are for: the pretraining of each expert)
+    if not recipe.stages:  # (where there are, a check of theirs has looked at these)
         if recipe.data.expert_shares != "shared":
             yield "data.expert_shares"
         if recipe.data.fusion_holdout:
             yield "data.fusion_holdout"
-    if recipe.stages:
-        yield "stages"
     if recipe.training.engine not in {"auto", "eager"}:
         yield "training.engine"
     if recipe.evaluation.missing_views != "none":

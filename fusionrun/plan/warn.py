@@ -61,7 +61,7 @@ def _sgd_from_scratch(plan: Plan) -> Iterator[Warn]:
     fresh = [
         name.removeprefix("experts.")
         for name, c in plan.components.items()
-        if name.startswith("experts.") and c.optimizer == "SGD" and not c.weights
+        if name.startswith("experts.") and c.optimizer == "SGD" and _is_fresh(c, plan)
         if c.lr < SMALL_SGD_RATE and not c.never_trains
     ]
     if fresh:
@@ -75,8 +75,14 @@ def _sgd_from_scratch(plan: Plan) -> Iterator[Warn]:
         )
 
 
+def _is_fresh(component: ComponentPlan, plan: Plan) -> bool:
+    """Whether an expert starts from random numbers."""
+    return not component.weights and component.name.removeprefix("experts.") not in plan.pretraining
+
+
 def _frozen_from_scratch(plan: Plan) -> Iterator[Warn]:
-    random = [c.name for c in plan.components.values() if c.never_trains and not c.weights]
+    parts = plan.components.values()
+    random = [c.name for c in parts if c.never_trains and _is_fresh(c, plan)]
     if random:
         has = "have no weights to start from: their" if len(random) > 1 else "has no weights: its"
         yield Warn(

@@ -57,6 +57,15 @@ def read_recipe(path: Path, settings: Sequence[str] = (), site: Path | None = No
     return Source(_validate(document), document, raw.decode("utf-8-sig"), path.resolve().parent)
 
 
+def derived(source: Source, document: Document) -> Source:
+    """The same recipe's text, taken to say something else: what a stage of it comes to.
+
+    Raises:
+        RecipeError: it is no valid recipe.
+    """
+    return source._replace(recipe=_validate(document), document=document)
+
+
 def _validate(document: Document) -> Recipe:
     value = {key: item for key, item in document.value.items() if not key.startswith("x-")}
     try:

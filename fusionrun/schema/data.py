@@ -91,7 +91,8 @@ class Data(Section):
     )
     """Fractions, named files, or folds."""
     fusion_holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training rows that no expert's pretraining sees: a part of its own."""
+    """Share of the training rows that no expert's pretraining sees, and that the fused run, which
+    starts from these experts, trains on: a part of its own. 0: it trains on all of them."""
     expert_shares: Literal["shared", "iid", "classes"] = "shared"
     """Which training rows each expert's pretraining sees. shared: all of them. iid: as many of
     each class as the others, and none of theirs. classes: every row of its own classes."""

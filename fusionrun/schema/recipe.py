@@ -90,7 +90,7 @@ class Recipe(Section):
     )
     """What happens to training batches."""
     stages: tuple[Annotated[Stage, OnDemand("fusionrun.schema.several:Stage")], ...] = ()
-    """Training in several stages; none: all components jointly."""
+    """Training in several stages, whose epochs are the run's; none: all components jointly."""
     sweep: Annotated[Sweep, OnDemand("fusionrun.schema.several:Sweep")] | None = None
     """Several runs of this recipe."""
     evaluation: Annotated[Evaluation, OnDemand()] = Field(

@@ -28,14 +28,16 @@ class StageRates(Section):
 
 
 class Stage(Section):
-    """One stage of training."""
+    """One stage of training. Each begins its schedules anew, over its own epochs."""
 
     stage: Literal["pretrain", "warmup", "joint"]
-    """pretrain: each expert alone; warmup: experts frozen; joint: everything."""
+    """pretrain: each expert alone, on its share of the rows, in a run of its own; warmup: heads,
+    fusion and global head, experts frozen; joint: everything. In this order."""
     epochs: Count
-    """Passes over the training split."""
+    """Passes over the rows that the stage trains on."""
     learning_rates: StageRates | None = None
-    """Rates of this stage."""
+    """Rates of this stage, in the place of all that `learning_rates` says of them; rules do not
+    touch them."""
     losses: StageLosses | None = None
     """Losses of this stage."""
 

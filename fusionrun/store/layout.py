@@ -53,6 +53,11 @@ class RunLayout:
         return self.root / "plan.json"
 
     @property
+    def start(self) -> Path:
+        """Which weights of other runs its experts began with, and what these were worth alone."""
+        return self.root / "start.json"
+
+    @property
     def environment(self) -> Path:
         """Versions, commit, host and devices."""
         return self.root / "environment.json"

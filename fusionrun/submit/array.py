@@ -95,7 +95,20 @@ class Slot:
 
 @dataclass(frozen=True)
 class ArrayDraft:
-    """All there is to know before anything is written."""
+    """All there is to know before anything is written.
+
+    Attributes:
+        source: the recipe.
+        slots: every point with its run.
+        runs_dir: where runs live.
+        settings: of the `slurm` section, resolved.
+        snapshot: the code, as it is now.
+        template: of the batch script, a user's own.
+        max_array_size: of the cluster.
+        executor: who carries the runs out.
+        wait: what all of them wait for.
+        name: of the arrays, for people.
+    """
 
     source: Source
     slots: tuple[Slot, ...]
@@ -106,6 +119,7 @@ class ArrayDraft:
     max_array_size: int
     executor: Executor
     wait: Wait
+    name: str
 
     @property
     def submitted(self) -> tuple[Slot, ...]:
@@ -202,6 +216,7 @@ def draft_array(
         max_array_size=int(size) if size.isdecimal() else DEFAULT_MAX_ARRAY_SIZE,
         executor=chosen,
         wait=wait_for(after, chosen, runs_dir, slurm) if after else NO_WAIT,
+        name=source.recipe.name,
     )
 
 
@@ -252,7 +267,7 @@ def _array(slots: tuple[Slot, ...], pythonpath: tuple[str, ...], draft: ArrayDra
     script = render(
         ScriptJob(
             run_id=layout.id,
-            name=draft.source.recipe.name,
+            name=draft.name,
             run_dir=str(layout.root),
             python=sys.executable,
             pythonpath=pythonpath,
@@ -266,7 +281,7 @@ def _array(slots: tuple[Slot, ...], pythonpath: tuple[str, ...], draft: ArrayDra
 
 def _folder(slots: tuple[Slot, ...], draft: ArrayDraft) -> RunLayout:
     ids = "\n".join(slot.layout.id for slot in slots)
-    name = f"{slug(draft.source.recipe.name)}-sweep-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
+    name = f"{slug(draft.name)}-sweep-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
     return RunLayout(draft.runs_dir.absolute() / FOLDER / name)
 
 

@@ -110,7 +110,10 @@ def _kill(layout: RunLayout, found: Standing) -> Cancelled:
 
 
 def _mark_ended(layout: RunLayout) -> None:
-    """Nobody is left who could."""
+    """Nobody is left who could, nor who could tell those that wait for it."""
+    from fusionrun.submit.dependents import settle_dependents
+
     add_event(layout, "cancelled", why="fusionrun cancel")
     layout.stop_request.unlink(missing_ok=True)
     mark_status(layout, "stopped", job_id=read_status(layout).job_id)
+    settle_dependents(layout, None)

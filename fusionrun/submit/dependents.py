@@ -6,6 +6,7 @@ stop ends as a job that did well. Neither may start the run that waits for a who
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ __all__ = ["settle_dependents"]
 def settle_dependents(layout: RunLayout, goes_on_as: str | None) -> None:
     """Point the runs that wait for this one at its next job, or end them when it has none.
 
-    Called while the job they wait for still runs, so that none of them has started.
+    Called while the job they wait for still runs, or when it was taken from the queue, so that
+    none of them has started.
 
     Args:
         layout: the run that others wait for.
@@ -34,7 +36,7 @@ def settle_dependents(layout: RunLayout, goes_on_as: str | None) -> None:
         return
     for waiting, submission in _waiting(layout):
         if goes_on_as:
-            _repoint(waiting, submission, goes_on_as)
+            _repoint(waiting, submission, layout, goes_on_as)
         elif (submission.after or {}).get("kind") == "ok":
             _end(waiting, submission, f"{layout.id} did not complete, and this run waited for it")
 
@@ -47,31 +49,44 @@ def _waiting(layout: RunLayout) -> Iterator[tuple[RunLayout, Submission]]:
             continue  # damaged: not ours to complain about
         if submission is None or submission.executor != "slurm":
             continue
-        waits = submission.state == "submitted" and (submission.after or {}).get("run") == layout.id
+        waits = submission.state == "submitted" and layout.id in submission.awaited
         if waits and read_status(other).state in ("queued", "prepared"):
             yield other, submission
 
 
-def _repoint(layout: RunLayout, submission: Submission, job_id: str) -> None:
+def _repoint(layout: RunLayout, submission: Submission, other: RunLayout, job_id: str) -> None:
+    """Let a run wait for the job that another one goes on as, and for all else as before."""
     kind = (submission.after or {}).get("kind", "ok")
+    jobs = [job_id, *_other_jobs(submission, other)]
     try:
         for own in _jobs(submission):
-            _slurm().depend(own, f"after{kind}:{job_id}")
+            _slurm().depend(own, f"after{kind}:{':'.join(jobs)}")
     except SchedulerError as error:
         # Better not at all than with a run's unfinished weights.
         _end(layout, submission, f"it could not be told to wait for job {job_id}: {error}")
+
+
+def _other_jobs(submission: Submission, other: RunLayout) -> list[str]:
+    """The jobs of the runs besides `other` that it still waits for."""
+    jobs = []
+    for name in submission.awaited:
+        run = RunLayout(other.root.absolute().parent / name)
+        if name != other.id and read_status(run).state != "completed":
+            awaited = read_submission(run)
+            jobs += _jobs(awaited) if awaited else []
+    return jobs
 
 
 def _end(layout: RunLayout, submission: Submission, why: str) -> None:
     write_submission(layout, submission.changed("cancelled", why))
     mark_status(layout, "stopped", job_id=submission.job_id)
     add_event(layout, "cancelled", why=why)
-    print(f"fusionrun: {layout.id}: cancelled: {why}", flush=True)
+    print(f"fusionrun: {layout.id}: cancelled: {why}", file=sys.stderr, flush=True)
     try:
         for own in _jobs(submission):
             _slurm().cancel(own)
     except SchedulerError as error:
-        print(f"fusionrun: {layout.id}: {error}", flush=True)
+        print(f"fusionrun: {layout.id}: {error}", file=sys.stderr, flush=True)
 
 
 def _jobs(submission: Submission) -> list[str]:

@@ -73,7 +73,8 @@ class Submission:
         slurm: the settings it was asked with.
         python: the interpreter.
         pythonpath: what it finds modules in, the snapshot first.
-        after: `run` and `kind` ("ok" or "any") of what it waits for; None for nothing.
+        after: `run`, or several `runs`, and `kind` ("ok" or "any") of what it waits for; None for
+            nothing.
         host: the machine it was submitted from.
     """
 
@@ -87,13 +88,20 @@ class Submission:
     slurm: Mapping[str, Any] = field(default_factory=dict)
     python: str = ""
     pythonpath: tuple[str, ...] = ()
-    after: Mapping[str, str] | None = None
+    after: Mapping[str, Any] | None = None
     host: str = ""
 
     @property
     def last_job(self) -> Job | None:
         """The one that carries it now, or did last."""
         return self.jobs[-1] if self.jobs else None
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Ids of the runs that it waits for."""
+        after = self.after or {}
+        runs = after.get("runs", [after[key] for key in ("run",) if key in after])
+        return tuple(runs) if isinstance(runs, list | tuple) else (runs,)
 
     def changed(self, state: SubmissionState, words: str = "") -> Submission:
         """The same, in another state from now on."""
@@ -177,9 +185,11 @@ def _checked(submission: Submission) -> Submission:
         raise TypeError("a pythonpath that is not text")
     if submission.after is not None:
         _require(submission, {"after": Mapping})
-        for key in ("run", "kind"):
-            if not isinstance(submission.after[key], str):
-                raise TypeError(f"after.{key}: {submission.after[key]!r}")
+        for word in (submission.after["kind"], *submission.awaited):
+            if not isinstance(word, str):
+                raise TypeError(f"after: {word!r}")
+        if not submission.awaited:
+            raise ValueError("after: no run")
     if submission.time or submission.state == "preparing":
         datetime.fromisoformat(submission.time)
     return submission

@@ -177,21 +177,22 @@ def _was_cancelled(layout: RunLayout) -> str:
 
 
 def _waited_in_vain(layout: RunLayout) -> str:
-    """Wait for the run that this one comes after; returns why it shall not begin, if so."""
+    """Wait for the runs that this one comes after; returns why it shall not begin, if so."""
     from fusionrun.submit.standing import standing
 
     submission = read_submission(layout)
     after: Mapping[str, Any] | None = submission.after if submission else None
     if not after:
         return ""
-    other = RunLayout(layout.root.absolute().parent / after["run"])
-    print(f"fusionrun: waits for {other.id}", flush=True)
-    while (found := standing(other)).is_living:
-        if layout.stop_request.exists():
-            return "it was cancelled"
-        time.sleep(_POLL_S)
-    if after["kind"] == "ok" and not found.is_complete:
-        return f"{other.id} did not complete ({found.words}), and this run waited for it"
+    for name in submission.awaited if submission else ():
+        other = RunLayout(layout.root.absolute().parent / name)
+        print(f"fusionrun: waits for {other.id}", flush=True)
+        while (found := standing(other)).is_living:
+            if layout.stop_request.exists():
+                return "it was cancelled"
+            time.sleep(_POLL_S)
+        if after["kind"] == "ok" and not found.is_complete:
+            return f"{other.id} did not complete ({found.words}), and this run waited for it"
     return ""
 
 

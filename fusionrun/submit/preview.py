@@ -48,6 +48,12 @@ class Preview(NamedTuple):
         return {"script": self.script, "forecast": self.forecast and self.forecast._asdict()}
 
 
+def _of(source: Source) -> str:
+    if any(stage.stage == "pretrain" for stage in source.recipe.stages):
+        return "the fused run, without the array of pretraining before it"
+    return "the job" if source.recipe.sweep is None else "this one run, not of the sweep's array"
+
+
 def preview(source: Source, section: Slurm, plan: Plan, runs_dir: Path) -> Preview:
     """What submitting a plan to Slurm would come to.
 
@@ -69,6 +75,6 @@ def preview(source: Source, section: Slurm, plan: Plan, runs_dir: Path) -> Previ
     seen = measured(plan, runs_dir)
     return Preview(
         script_of(layout, plan, sys.executable, code, settings),
-        "the job" if source.recipe.sweep is None else "this one run, not of the sweep's array",
+        _of(source),
         forecast(plan.steps.fusion_steps, seen, settings, limit_s(settings)) if seen else None,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from fusionrun.errors import UserError
 from fusionrun.store.layout import RunLayout
@@ -14,7 +15,7 @@ from fusionrun.submit.standing import standing
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm
 
-__all__ = ["NO_WAIT", "After", "Kind", "Wait", "wait_for"]
+__all__ = ["NO_WAIT", "After", "Kind", "Wait", "depends", "listed", "wait_for", "wait_for_all"]
 
 Kind = Literal["ok", "any"]
 
@@ -40,7 +41,7 @@ class Wait(NamedTuple):
         words: ready to print.
     """
 
-    after: dict[str, str] | None
+    after: dict[str, Any] | None
     arguments: tuple[str, ...]
     words: str
 
@@ -80,6 +81,44 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
     return Wait(what, _dependency(after, found.words), f"starts when {layout.id} has {until}")
 
 
+def wait_for_all(
+    layouts: Sequence[RunLayout], executor: Executor, runs_dir: Path, slurm: Slurm | None
+) -> Wait:
+    """How to wait until several runs have completed; those that have already count as done.
+
+    Raises:
+        UserError: one of them failed, or there is no way to wait for it.
+    """
+    each = [(run, wait_for(After(run, "ok"), executor, runs_dir, slurm)) for run in layouts]
+    living = [(run, wait) for run, wait in each if wait.after]
+    if not living:
+        words = f"its {len(layouts)} pretraining runs have completed: nothing to wait for"
+        return Wait(None, (), words)
+    ids = [run.id for run, _ in living]
+    words = f"starts when {listed(ids)} {'have' if len(ids) > 1 else 'has'} completed"
+    jobs = [id_ for run, _ in living if (id_ := _job_id(run))] if executor == "slurm" else []
+    return Wait({"runs": ids, "kind": "ok"}, depends("ok", jobs) if jobs else (), words)
+
+
+def listed(ids: Sequence[str], most: int = 3) -> str:
+    """The first few of several runs, and how many more there are."""
+    shown = ", ".join(ids[:most])
+    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
+
+
+def depends(kind: str, job_ids: Sequence[str]) -> tuple[str, ...]:
+    """The options of sbatch that let a job wait for others.
+
+    A job whose dependency can never be met would wait for ever, unless told not to.
+    """
+    return (f"--dependency=after{kind}:{':'.join(job_ids)}", "--kill-on-invalid-dep=yes")
+
+
+def _job_id(layout: RunLayout) -> str | None:
+    submission = read_submission(layout)
+    return submission.job_id if submission else None
+
+
 def _dependency(after: After, words: str) -> tuple[str, ...]:
     submission = read_submission(after.layout)
     if submission is None or submission.executor != "slurm" or submission.job_id is None:
@@ -87,5 +126,4 @@ def _dependency(after: After, words: str) -> tuple[str, ...]:
             f"{after.layout.root}: {words}, which is no job of Slurm's that another one could "
             "wait for\n  Submit when it has ended, or with --executor local."
         )
-    # A job whose dependency can never be met would wait for ever, unless told not to.
-    return (f"--dependency=after{after.kind}:{submission.job_id}", "--kill-on-invalid-dep=yes")
+    return depends(after.kind, [submission.job_id])

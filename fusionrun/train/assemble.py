@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from fusionrun.blueprint import scaler_shape
 from fusionrun.data.load import Rows, fit_scaling
+from fusionrun.data.split import PARTS
 from fusionrun.errors import UserError
 from fusionrun.models.build import ExpertSpec, FusionSpec, build_network
 from fusionrun.models.network import FusionNetwork
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from fusionrun.models.experts import Expert
 
 
+_NUM_THREADS: Final = torch.get_num_threads()
+"""Torch's own choice, before any run has made another one."""
+
+
 def choose_device(wanted: str) -> torch.device:
     """The device of a run: `auto` is CUDA where there is one.
 
@@ -48,8 +53,9 @@ def choose_device(wanted: str) -> torch.device:
 
 def pin_numerics(plan: Plan, device: torch.device) -> None:
     """Fix what the bits of a result depend on: generators, threads, denormals, kernels."""
-    if plan.settings.training.threads != AUTO:
-        torch.set_num_threads(plan.settings.training.threads)
+    threads = plan.settings.training.threads
+    # (One process may train several runs: the one before must not decide for this one.)
+    torch.set_num_threads(_NUM_THREADS if threads == AUTO else threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(plan.seed)
     if device.type == "cuda":
@@ -61,12 +67,20 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def make_network(plan: Plan, train: Rows) -> FusionNetwork:
+def make_network(
+    plan: Plan, train: Rows, before: Mapping[str, Mapping[str, torch.Tensor]] | None = None
+) -> FusionNetwork:
     """The network on the CPU, with its first weights and its scaling.
 
     Scaling is fitted on the training rows; an expert that starts from another run's expert keeps
     the scaling it was trained with.
+
+    Args:
+        plan: of the run.
+        train: the rows it trains on.
+        before: tensors that components begin with, by the component's name.
     """
+    before = before or {}
     network = build_network(
         list(_expert_specs(plan)),
         _fusion_spec(plan),
@@ -80,13 +94,17 @@ def make_network(plan: Plan, train: Rows) -> FusionNetwork:
         module = experts[name]
         if weights is not None:
             _start_from(module, weights)
-        if (weights is None or weights.prefix) and plan.settings.data.normalize == "standard":
+        is_fitted = f"experts.{name}" in before or (weights is not None and not weights.prefix)
+        if not is_fitted and plan.settings.data.normalize == "standard":
             if expert.view not in fitted:
                 mean, std = fit_scaling(train.views[expert.view])
                 fitted[expert.view] = (torch.from_numpy(mean), torch.from_numpy(std))
             _set_scaling(module, *fitted[expert.view])
         if plan.components[f"experts.{name}"].never_trains:
             module.requires_grad_(False)  # it has no place among what the optimizer holds
+    for name, component in network.components().items():
+        if name in before:
+            component.load_state_dict(before[name])
     if not heads_learn(plan):
         # Weight decay would move parameters that no loss reaches.
         for head in network.heads:
@@ -102,10 +120,9 @@ def _start_from(expert: Expert, weights: Weights) -> None:
 
 
 def heads_learn(plan: Plan) -> bool:
-    """Whether any loss term reaches the experts' heads."""
-    settings, transfer = plan.settings, plan.settings.knowledge_transfer
-    taught = transfer.lambda_loss > 0 or transfer.knowledge_distillation_weight > 0
-    return taught or not settings.fusion.uses_features
+    """Whether any loss term ever reaches the experts' heads."""
+    taught = any(weight > 0 for losses in plan.losses for weight in losses.values())
+    return taught or not plan.settings.fusion.uses_features
 
 
 def _set_scaling(expert: Expert, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -132,12 +149,13 @@ def _fusion_spec(plan: Plan) -> FusionSpec:
     return FusionSpec(settings.fusion.module, arguments)
 
 
-def loss_settings(plan: Plan) -> LossSettings:
-    """What the loss terms weigh."""
-    transfer = plan.settings.knowledge_transfer
+def loss_settings(plan: Plan, epoch: int = 0) -> LossSettings:
+    """What the loss terms weigh in an epoch, counted from 0."""
+    transfer, stage = plan.settings.knowledge_transfer, plan.stage_at(epoch)
+    weights = stage.losses if stage else plan.losses[0]
     return LossSettings(
-        lambda_loss=transfer.lambda_loss,
-        distillation_weight=transfer.knowledge_distillation_weight,
+        lambda_loss=weights["lambda_loss"],
+        distillation_weight=weights["knowledge_distillation_weight"],
         temperature=transfer.temperature,
         teacher=transfer.teacher,
         weighting=transfer.loss_weighting,
@@ -201,7 +219,7 @@ def make_tables(
     return {
         part: Table(part_rows, network.experts_by_name, views, device)
         for part, part_rows in rows.items()
-        if len(part_rows.labels)
+        if part in PARTS and len(part_rows.labels)
     }
 
 

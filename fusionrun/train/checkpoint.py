@@ -85,6 +85,11 @@ class Loaded:
         """Epochs that the run had done."""
         return int(self.place["where"]["epoch"])
 
+    @property
+    def weights(self) -> Components:
+        """The weights of all components."""
+        return _parts(self.tensors[_WEIGHTS])
+
     def restore(self, step: Step, epochs: Epochs, ranks: Ranks) -> None:
         """Put everything back, the generators last: nothing must be drawn from them afterwards.
 

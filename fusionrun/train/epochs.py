@@ -17,6 +17,7 @@ from torch import Tensor
 from fusionrun.errors import TrainingError
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import EarlyStopping, Selection
+from fusionrun.train.assemble import loss_settings
 from fusionrun.train.augment import Augmenter, BatchPart, batches_of
 from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
@@ -229,12 +230,18 @@ class Epochs:
             score = self._one_epoch(self.where.epoch)
             self.where = Where(self.where.epoch + 1, 0, self.where.steps)
             self.log = EpochLog()
-            spent = self.patience.spent(score)
+            spent = self._in_last_stage and self.patience.spent(score)
             self._recorder.status("running", self.epoch, self.steps, at_most_every_s=STATUS_EVERY_S)
             if spent:
                 self._recorder.event("early_stop", epochs=self.epoch, best_epoch=self.best.epoch)
                 self.ended_early = f"stopped early after epoch {self.epoch}: {self._no_gain()}"
                 return
+
+    @property
+    def _in_last_stage(self) -> bool:
+        """Whether it may end early: no stage before the last is cut short."""
+        stages = self._plan.stages
+        return not stages or self.where.epoch > stages[-1].first_epoch
 
     def _no_gain(self) -> str:
         """Why the run stops early, in words."""
@@ -245,6 +252,7 @@ class Epochs:
 
     def _one_epoch(self, epoch: int) -> float:
         """Train and validate one epoch; returns the selected metric, higher is better."""
+        self._enter_stage(epoch)
         rates = {name: c.rates[epoch] for name, c in self._plan.components.items()}
         frozen = {n for n, c in self._plan.components.items() if c.is_frozen(epoch)}
         self._step.updater.set_rates({n: None if n in frozen else r for n, r in rates.items()})
@@ -268,9 +276,20 @@ class Epochs:
             "samples_per_s": len(order) / seconds,
             "best": improved,
         }
+        if stage := self._plan.stage_at(epoch):
+            record["stage"] = stage.stage
         self._recorder.epoch(record)
         self._display(self._news(record))
         return self._score(validation)[0]
+
+    def _enter_stage(self, epoch: int) -> None:
+        """Each stage has losses of its own."""
+        stage = self._plan.stage_at(epoch)
+        if stage is None:
+            return
+        self._step.weigh(loss_settings(self._plan, epoch))
+        if epoch == stage.first_epoch and not self.where.batch:
+            self._recorder.event("stage", stage=stage.stage, epoch=epoch, epochs=stage.epochs)
 
     def _steps_of(self, order: Tensor) -> None:
         """The batches of an epoch that are left."""
@@ -348,9 +367,12 @@ class Epochs:
 
 
 def heads_trained(plan: Plan) -> bool:
-    """Whether the experts' heads learn the labels, so that their accuracy means something."""
-    settings = plan.settings
-    return settings.knowledge_transfer.lambda_loss > 0 or not settings.fusion.uses_features
+    """Whether the experts' heads learn the labels, so that their accuracy means something.
+
+    Of several stages in each: where an expert moves and its head does not, it says nothing.
+    """
+    taught = all(losses["lambda_loss"] > 0 for losses in plan.losses)
+    return taught or not plan.settings.fusion.uses_features
 
 
 def evaluated(plan: Plan, step: Step, table: Table) -> dict[str, Metrics]:

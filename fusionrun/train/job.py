@@ -49,6 +49,7 @@ from fusionrun.train.rank_errors import record_error
 from fusionrun.train.ranks import SINGLE, Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.saver import PAUSE_S, Saver, tidy
+from fusionrun.train.starts import starting_tensors
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest, stop_on_signals
 from fusionrun.train.tables import Table
@@ -147,10 +148,12 @@ class Attempt:
         device = choose_device(plan.settings.training.device)
         pin_numerics(plan, device)
         rows = load_data(plan.settings.data, plan.data)
-        network = make_network(plan, rows["train"]).to(device)
+        before = starting_tensors(plan, self._layout, loaded, self._ranks)
+        network = make_network(plan, rows["train"], before).to(device)
         updater = make_updater(plan, network.components(), device, self._ranks)
         precision = plan.settings.training.precision
-        step = Step(network, updater, loss_settings(plan), precision, device)
+        losses = loss_settings(plan, loaded.epoch if loaded else 0)
+        step = Step(network, updater, losses, precision, device)
         tables = make_tables(plan, network, rows, device)
         origin = self._origin(plan, rows, updater, device)
         if loaded:

@@ -48,7 +48,7 @@ class StepLog(NamedTuple):
     samples: int
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Step:
     """The step of one run.
 
@@ -100,6 +100,12 @@ class Step:
         if before is not None and left_out is not None:
             self._running_statistics.put_back(before, left_out)
         return StepLog(log, experts, overall, record, rows)
+
+    def weigh(self, losses: LossSettings) -> None:
+        """Weigh the terms otherwise from now on; what was learned of the weights begins anew."""
+        if losses != self.losses:
+            self.losses = losses
+            self.__dict__.pop("weights", None)  # (it is made of them when it is asked for)
 
     def _statistics(self, rows: int, batch_rows: int) -> AbstractContextManager[object]:
         """The context in which BatchNorm sees the whole batch."""

@@ -36,6 +36,7 @@ MOST_RANKS: Final = 100_000
 """More than that is damage, and would only take time to count."""
 
 LOG_LINES: Final = 200
+_MOST_AWAITED: Final = 3
 """Of the log, looked through for the words of Slurm's daemons."""
 
 
@@ -117,7 +118,7 @@ class Facts:
         handed_words: the executor's own words about it.
         jobs: all it was handed over as, the first first.
         slurm: the settings it was asked for with.
-        waits_for: id of the run it is to come after; empty for none.
+        waits_for: ids of the runs it is to come after, in a line; empty for none.
         stop_reason: why it is asked to stop; empty when nobody asks.
         outcome: how the last attempt ended, by the trainer's word; empty while one goes on.
         outcome_reason: why.
@@ -248,7 +249,7 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         handed_words=text(journal, "words"),
         jobs=jobs,
         slurm=section(journal, "slurm"),
-        waits_for=text(section(journal, "after"), "run"),
+        waits_for=_awaited(section(journal, "after")),
         stop_reason=_stop_reason(layout, stop),
         outcome=text(outcome, "outcome"),
         outcome_reason=text(outcome, "reason"),
@@ -261,6 +262,16 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         damaged=damaged,
         made=_made(layout),
     )
+
+
+def _awaited(after: Mapping[str, Any]) -> str:
+    """The runs that it waits for; of many the first few."""
+    runs = after.get("runs")
+    ids = [run for run in runs if isinstance(run, str)] if isinstance(runs, list) else []
+    if not ids:
+        return text(after, "run")
+    more = f" and {len(ids) - _MOST_AWAITED} more" if len(ids) > _MOST_AWAITED else ""
+    return ", ".join(ids[:_MOST_AWAITED]) + more
 
 
 def _totals(layout: RunLayout, status: Status) -> tuple[int, int]:

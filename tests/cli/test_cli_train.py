@@ -228,7 +228,6 @@ def test_other_data_under_the_same_recipe_is_trained_again(recipe: Path, tmp_pat
 # --- refusals -------------------------------------------------------------------------------
 
 LATER = {
-    "stages": ("stages: [{stage: joint, epochs: 2}]\n", "stages"),
     "tracking": ("tracking: {tensorboard: true}\n", "tracking.tensorboard"),
 }
 

@@ -38,6 +38,7 @@ REQUIRED = (
     r"learning_rates\.rules\[\d+\]\.(when|scale|mup|mup\.base_width)",
     r"training\.early_stopping\.patience",
     r"augmentation\.(mixup|cutmix)\.alpha",
+    r"stages\[\d+\]\.(stage|epochs)",
 )
 # Required by some data sources only.
 REQUIRED_BY_SOURCE = {"idx": r"data\.path"}

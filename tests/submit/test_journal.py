@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,22 @@ def no_slurm() -> Slurm:
 def test_it_reads_what_it_wrote(layout: RunLayout) -> None:
     write_submission(layout, WHOLE)
     assert read_submission(layout) == WHOLE
+
+
+def test_it_may_wait_for_several_runs(layout: RunLayout) -> None:
+    write_submission(layout, replace(WHOLE, after={"runs": ["a", "b"], "kind": "ok"}))
+    submission = read_submission(layout)
+    assert submission is not None
+    assert (submission.awaited, WHOLE.awaited) == (("a", "b"), ("r",))
+
+
+@pytest.mark.parametrize("after", [{"kind": "ok"}, {"runs": [1], "kind": "ok"}, {"run": "a"}])
+def test_a_journal_that_waits_for_nobody_knows_whom_is_damaged(
+    layout: RunLayout, after: dict[str, Any]
+) -> None:
+    write_submission(layout, replace(WHOLE, after=after))
+    with pytest.raises(UserError, match=r"submission\.json: damaged"):
+        read_submission(layout)
 
 
 def test_a_run_that_was_never_submitted_has_none(layout: RunLayout) -> None:

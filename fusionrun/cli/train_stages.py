@@ -1,0 +1,66 @@
+"""`fusionrun train` for a recipe with a pretrain stage: each expert alone, then the fused run.
+
+Given once more, it goes on where it was: what has completed is taken, what ended early goes on in
+its own directory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fusionrun.launch import Start
+    from fusionrun.plan.stages import Plans
+    from fusionrun.recipe.read import Source
+    from fusionrun.store.layout import RunLayout
+
+
+def train_stages(plans: Plans, source: Source, runs_dir: Path, again: str, new: bool) -> RunLayout:
+    """Train here whatever is missing of a staged recipe; returns the fused run.
+
+    Args:
+        plans: of the recipe.
+        source: the recipe.
+        runs_dir: where runs live.
+        again: the command that goes on with it.
+        new: make a new fused run, whatever became of those before.
+    """
+    from fusionrun.errors import FusionrunError
+    from fusionrun.launch import begun, go_on, prepare
+    from fusionrun.plan.screen import screen
+    from fusionrun.store.layout import run_id
+    from fusionrun.store.pretrained import needs_pretraining, pretraining_states
+
+    plan = plans.plan
+    states = pretraining_states(plan.pretraining, runs_dir)
+    typer.echo(screen(plan, run_id(plan.name, plan.hash, plan.seed), states))
+    earlier = None if new else begun(plan, runs_dir)
+    before = plans.pretraining if earlier is None or needs_pretraining(earlier) else {}
+    count = len(before) + 1
+    try:
+        for number, (name, alone) in enumerate(before.items(), 1):
+            start = go_on(alone, source.text, runs_dir)
+            _one(start, f"{number} of {count}: pretraining of {name}")
+        start = (
+            prepare(plan, source.text, runs_dir, new=True)
+            if new
+            else go_on(plan, source.text, runs_dir)
+        )
+        _one(start, f"{count} of {count}: the fused run")
+    except (FusionrunError, KeyboardInterrupt):
+        typer.echo(f"to go on with all that is missing: {again}", err=True)
+        raise
+    return start.layout
+
+
+def _one(start: Start, which: str) -> None:
+    from fusionrun.cli.train import train_here
+
+    note = start.note.removeprefix("run directory").strip()
+    typer.echo(f"\n{which}\n{note}")
+    if not start.finished:
+        train_here(start.layout)

@@ -288,7 +288,8 @@ def test_learned_weights_begin_anew_where_a_stage_has_losses_of_its_own(
         "data.expert_shares=shared",
         "data.fusion_holdout=0.0",
         f"knowledge_transfer.loss_weighting={weighting}",
-        "stages=[{stage: warmup, epochs: 2}, {stage: joint, epochs: 3, losses: {lambda_loss: 0.5}}]",
+        "stages=[{stage: warmup, epochs: 2}, "
+        "{stage: joint, epochs: 3, losses: {lambda_loss: 0.5}}]",
     )
     recipe = tmp_path / "staged.yaml"
     recipe.write_text(RECIPE)

@@ -34,6 +34,7 @@ class ExpertSpec:
         args: keyword arguments of that class.
         scaler_shape: shape of its view's mean and deviation.
         norm: whether its features are normalised at its output.
+        channels_last: as in `Expert`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ExpertSpec:
     args: Mapping[str, Any]
     scaler_shape: tuple[int, ...]
     norm: bool
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,12 @@ def _own_generator(seed: int, component: str) -> Iterator[None]:
 
 def _expert(spec: ExpertSpec) -> Expert:
     backbone: Backbone = _load(spec.module)(**spec.args)
-    return Expert(backbone, scaler_shape=spec.scaler_shape, norm=spec.norm)
+    return Expert(
+        backbone,
+        scaler_shape=spec.scaler_shape,
+        norm=spec.norm,
+        channels_last=spec.channels_last,
+    )
 
 
 def _global_head(fusion: Any, num_classes: int) -> nn.Module:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -120,10 +121,20 @@ class Expert(nn.Module):
         backbone: gives the features.
         scaler_shape: as in `Scaler`.
         norm: whether the features are normalised here, for head and fusion alike.
+        channels_last: whether the backbone, one that convolves images, gets them in that order of
+            memory and keeps to it; its weights stay in theirs.
     """
 
-    def __init__(self, backbone: Backbone, *, scaler_shape: tuple[int, ...], norm: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        scaler_shape: tuple[int, ...],
+        norm: bool,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
+        self.channels_last = channels_last
         self.scaler = Scaler(scaler_shape)
         self.backbone = backbone
         self.norm = nn.LayerNorm(backbone.features) if norm else None
@@ -140,6 +151,9 @@ class Expert(nn.Module):
 
     def encode(self, scaled: Tensor) -> Tensor:
         """(B, *input_shape) scaled to (B, F)."""
+        if self.channels_last:
+            # (not contiguous(), which takes one channel for in order already)
+            scaled = scaled.to(memory_format=torch.channels_last)
         features: Tensor = self.backbone(scaled)
         return features if self.norm is None else self.norm(features)
 

@@ -27,6 +27,8 @@ COSTS: dict[str, Cost] = {
     "data.images.in_memory": "a new launch",
     "training.device": "a new launch",
     "training.threads": "a new launch",
+    "training.memory_format": "a new launch",
+    "training.deterministic": "a new launch",
     "training.checkpoints": "a new launch",
     "training.early_stopping": "a resume",
 }

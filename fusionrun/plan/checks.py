@@ -121,6 +121,7 @@ def check_recipe(source: Source, ledger: Ledger) -> None:
         check_paths,
         check_spread,
         _optimizer,
+        _memory_format,
         _sweep,
         stage_problems,
     )
@@ -207,6 +208,19 @@ def _optimizer(source: Source, ledger: Ledger) -> Iterator[Problem]:
             key=dotted(path),
             got="nesterov without momentum",
             expected="a momentum above 0, or nesterov: false",
+        )
+
+
+def _memory_format(source: Source, ledger: Ledger) -> Iterator[Problem]:
+    """An order of channels needs an expert that convolves them."""
+    path = ("training", "memory_format")
+    convolves = any(expert.convolves for expert in source.recipe.experts.values())
+    if ledger[dotted(path)] == "channels_last" and not convolves:
+        yield Problem(
+            place=source.document.place(path),
+            key=dotted(path),
+            got="channels_last, and no expert that convolves images",
+            expected="auto or contiguous; or an expert such as cnn, resnet18 or wideresnet",
         )
 
 

@@ -99,7 +99,7 @@ def resolve(
     spread = spreads(recipe, summary, ledger, facts.by_component)
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
-    _settle_machine(ledger, sum(parameters.values()))
+    _settle_machine(ledger, recipe, sum(parameters.values()))
     weights = _weights(source, summary, blueprints, runs_dir)
     frozen = _frozen_epochs(ledger, recipe)
     components = {
@@ -340,7 +340,7 @@ def resolved_fusion(ledger: Ledger, recipe: Recipe) -> Fusion:
     return type(recipe.fusion).model_construct(**ledger.section("fusion"))
 
 
-def _settle_machine(ledger: Ledger, parameters: int) -> None:
+def _settle_machine(ledger: Ledger, recipe: Recipe, parameters: int) -> None:
     """How a step is carried out; only the device is left to the machine that trains."""
     where = "decided where it trains: CUDA where there is a device, else CPU"
     ledger.settle("training.device", "auto", "default", where)
@@ -350,6 +350,9 @@ def _settle_machine(ledger: Ledger, parameters: int) -> None:
         "one below two million" if threads else "torch's choice"
     )
     ledger.settle("training.threads", threads or "auto", "rule", why)
+    convolves = [name for name, expert in recipe.experts.items() if expert.convolves]
+    why = f"convolutional: {', '.join(convolves)}" if convolves else "no expert convolves"
+    ledger.settle("training.memory_format", rules.memory_format(bool(convolves)), "rule", why)
 
 
 def _weights(

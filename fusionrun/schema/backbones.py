@@ -18,6 +18,7 @@ from fusionrun.schema.experts import Dropout, ImageExpert, Shape, UnfitViewError
 class Published(ImageExpert):
     """Base of the backbones here: an image of any size that leaves a pixel after each halving."""
 
+    convolves: ClassVar[bool] = True
     halvings: ClassVar[int]
     """How often the network halves height and width."""
 

@@ -24,6 +24,7 @@ class Collection(ImageExpert):
     """Base of a library's models: without their classifier, for one channel or three, any size."""
 
     module: ClassVar[str] = "fusionrun.models.outside:Outside"
+    convolves: ClassVar[bool] = True
     origin_prefix: ClassVar[str] = "backbone.model."
 
     args: Mapping[str, Argument] = Field(default_factory=dict)

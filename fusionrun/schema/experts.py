@@ -111,6 +111,8 @@ class Expert(Section):
     """The torch backbone, as `package.module:Class`."""
     classifier: ClassVar[tuple[str, ...]] = ()
     """See `classifier_of`."""
+    convolves: ClassVar[bool] = False
+    """Whether it is built of convolutions, to which the memory's order of an image matters."""
     origin_prefix: ClassVar[str] = "backbone."
     """What stands before the origin's tensor names in an expert's."""
 
@@ -252,6 +254,7 @@ class CNN(ImageExpert):
     """A plain convolutional network for small images; each block halves height and width."""
 
     module: ClassVar[str] = "fusionrun.models.experts:CNN"
+    convolves: ClassVar[bool] = True
 
     model: Literal["cnn"]
     """Small convolutional network."""

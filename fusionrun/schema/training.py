@@ -117,6 +117,10 @@ class Training(Section):
     """CPU threads; auto: one for small models, else torch's choice."""
     engine: Literal["auto", "eager", "compiled", "cudagraph"] = "auto"
     """How a step is carried out."""
+    memory_format: Annotated[Literal["contiguous", "channels_last"], OrAuto()] = AUTO
+    """Of images in convolutional experts; auto: channels_last, if there are any."""
+    deterministic: bool = True
+    """The same bits again; false: on a GPU what is fastest, each time with other last digits."""
     selection: Annotated[Selection, OnDemand()] = Field(default_factory=Selection.model_construct)
     """What `best` means."""
     early_stopping: Annotated[EarlyStopping, OnDemand()] | None = None

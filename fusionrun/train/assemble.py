@@ -52,7 +52,12 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def pin_numerics(plan: Plan, device: torch.device) -> None:
-    """Fix what the bits of a result depend on: generators, threads, denormals, kernels."""
+    """Fix what the bits of a result depend on: generators, threads, denormals, kernels.
+
+    With `training.deterministic: false` kernels are what is fastest: on a GPU they are measured
+    when they first run, and may add up in any order.
+    """
+    deterministic = plan.settings.training.deterministic
     threads = plan.settings.training.threads
     # (One process may train several runs: the one before must not decide for this one.)
     torch.set_num_threads(_NUM_THREADS if threads == AUTO else threads)
@@ -60,9 +65,9 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
     torch.manual_seed(plan.seed)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.benchmark = not deterministic
     # What use_deterministic_algorithms(True) does, but for importing the compiler: 2.3 s a start.
-    torch.set_deterministic_debug_mode("error")
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Nothing here reads memory before it is written: filling it each time only takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
@@ -132,11 +137,19 @@ def _set_scaling(expert: Expert, mean: torch.Tensor, std: torch.Tensor) -> None:
 
 def _expert_specs(plan: Plan) -> list[ExpertSpec]:
     shared = plan.settings.fusion.feature_norm == "shared"
+    last = plan.settings.training.memory_format == "channels_last"
     specs = []
     for name, expert in plan.settings.experts.items():
         shape = plan.data.views[expert.view]
         specs.append(
-            ExpertSpec(name, expert.module, expert.module_args(shape), scaler_shape(shape), shared)
+            ExpertSpec(
+                name,
+                expert.module,
+                expert.module_args(shape),
+                scaler_shape(shape),
+                norm=shared,
+                channels_last=last and expert.convolves,
+            )
         )
     return specs
 

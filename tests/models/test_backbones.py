@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from fusionrun.blueprint import Tensor, num_parameters
-from fusionrun.models.experts import Backbone
+from fusionrun.models.experts import Backbone, Expert
 from fusionrun.schema.backbones import Published
 from fusionrun.schema.experts import EXPERTS
 
@@ -138,3 +138,36 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     net = module(expert(name, **SMALL[name]), (16, 16))
     net(torch.randn(2, 1, 16, 16)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+
+
+# --- the order of an image's numbers in memory ------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["cnn", *NAMES])
+def test_channels_last_changes_features_and_gradients_by_rounding_alone(
+    name: str, channels: int
+) -> None:
+    section, shape = expert(name, **SMALL.get(name, {})), (channels, 16, 16)
+    one, other = (
+        Expert(module(section, shape).double(), scaler_shape=(), norm=False, channels_last=last)
+        for last in (False, True)
+    )
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(4, *shape, dtype=torch.float64)
+    plain, last = one.encode(x), other.encode(x)
+    torch.testing.assert_close(last, plain)
+    for features in (plain, last):
+        features.square().sum().backward()
+    for own, same in zip(one.parameters(), other.parameters(), strict=True):
+        assert own.grad is not None
+        torch.testing.assert_close(same.grad, own.grad)
+
+
+def test_a_convolution_of_one_channel_keeps_to_channels_last() -> None:
+    seen = []
+    net = module(expert("resnet18"), (1, 8, 8)).eval()
+    net.conv1.register_forward_hook(lambda *call: seen.append(call[2].stride()))
+    for last in (False, True):
+        Expert(net, scaler_shape=(), norm=False, channels_last=last).encode(torch.zeros(2, 1, 8, 8))
+    assert seen == [(64 * 64, 64, 8, 1), (64 * 64, 1, 8 * 64, 64)]

@@ -560,3 +560,14 @@ def test_a_model_of_a_library_that_is_not_installed_names_the_command(plan: Plan
           timm is not installed here: pip install 'fusionrun[timm]'
     """
     refused(golden, plan, MULTIPLICATIVE, experts=alone('{model: "timm:resnet18", view: pixels}'))
+
+
+def test_an_order_of_channels_that_nobody_convolves(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:8:27  training.memory_format
+          8 | training: {memory_format: channels_last}
+            |                           ^^^^^^^^^^^^^
+          got       channels_last, and no expert that convolves images
+          expected  auto or contiguous; or an expert such as cnn, resnet18 or wideresnet
+    """
+    refused(golden, plan, f"{MULTIPLICATIVE}\ntraining: {{memory_format: channels_last}}")

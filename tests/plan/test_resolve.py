@@ -432,6 +432,15 @@ def test_threads_of_a_large_model_are_left_to_torch(plan: PlanOf) -> None:
     assert "torch's choice" in made.values["training.threads"].why
 
 
+def test_images_of_convolutional_experts_lie_channels_last(plan: PlanOf) -> None:
+    made = plan(
+        experts="experts:\n  one: {model: cnn, view: pixels}\n  two: {model: mlp, view: a}\n"
+    )
+    assert made["training.memory_format"] == "channels_last"
+    assert made.values["training.memory_format"].why == "convolutional: one"
+    assert plan()["training.memory_format"] == "contiguous"
+
+
 # ------------------------------------------------------------------ sizes
 
 

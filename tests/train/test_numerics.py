@@ -1,0 +1,56 @@
+"""What a job fixes of the process that it runs in, and how a network is built for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fusionrun.data.load import load_data
+from fusionrun.plan.plan import Plan
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
+from fusionrun.train.assemble import make_network, pin_numerics
+from fusionrun.train.circumstances import circumstances
+from fusionrun.train.ranks import SINGLE
+from tests.data.written import images
+
+pytestmark = pytest.mark.usefixtures("numerics")
+
+RECIPE = """\
+version: 1
+name: numerics
+preset: tuned
+data: {source: npz, path: data.npz}
+experts:
+  conv: {model: cnn, view: image, channels: [4], features: 8}
+  flat: {model: mlp, view: image, hidden: [], features: 8}
+fusion: {type: concatenation}
+"""
+
+
+def plan_of(folder: Path, *settings: str) -> Plan:
+    (folder / "r.yaml").write_text(RECIPE)
+    np.savez(folder / "data.npz", image=images(40, 3, 8, 8), label=np.arange(40) % 2)
+    return make_plan(read_recipe(folder / "r.yaml", settings), folder / "runs")
+
+
+@pytest.mark.parametrize(("setting", "found"), [("true", "True"), ("false", "False")])
+def test_a_run_is_deterministic_unless_told_otherwise_and_its_record_says_so(
+    setting: str, found: str, tmp_path: Path
+) -> None:
+    cpu = torch.device("cpu")
+    pin_numerics(plan_of(tmp_path, f"training.deterministic={setting}"), cpu)
+    assert circumstances(cpu, SINGLE, "eager", "fused")["deterministic"] == found
+
+
+@pytest.mark.parametrize(
+    ("setting", "conv"), [("auto", True), ("channels_last", True), ("contiguous", False)]
+)
+def test_experts_that_convolve_read_channels_last(setting: str, conv: bool, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, f"training.memory_format={setting}")
+    rows = load_data(plan.settings.data, plan.data)["train"]
+    experts = make_network(plan, rows).experts_by_name
+    assert {name: e.channels_last for name, e in experts.items()} == {"conv": conv, "flat": False}

@@ -114,4 +114,50 @@ TUNED = Preset(
     floor_factor=0.0,
 )
 
+# What the origin augments images with, by fusion type; those that it does not name as the first.
+# Its padding mirrors the image, and its first strength has a jitter of colours besides.
+_CUTMIX = {"alpha": 1.0, "probability": 1.0}
+_BALANCED: Mapping[str, Any] = {
+    "cutmix": _CUTMIX,
+    "random_erasing": {"probability": 0.25},
+    "flip": True,
+    "crop": 4,
+    "label_smoothing": 0.1,
+}
+_STRONG: Mapping[str, Any] = {
+    **_BALANCED,
+    "random_erasing": {"probability": 0.3},
+    "randaugment": {"num_ops": 3, "magnitude": 14},
+    "label_smoothing": 0.08,
+}
+_WIDE: Mapping[str, Any] = {**_BALANCED, "trivialaugment": True, "label_smoothing": 0.05}
+_AUGMENTED = {
+    "multiplicative": _BALANCED,
+    "multiplicativeAddition": _STRONG,
+    "TransformerBase": _WIDE,
+    "concatenation": _STRONG,
+}
+_NOT_AUGMENTED: Mapping[str, Any] = {
+    "mixup": None,
+    "cutmix": None,
+    "random_erasing": None,
+    "randaugment": None,
+    "trivialaugment": False,
+    "flip": False,
+    "crop": 0,
+    "label_smoothing": 0.0,
+}
+
+
+def augmentation_defaults(preset: str, fusion_type: str) -> dict[str, Any]:
+    """What stands in the keys of `augmentation` that a recipe leaves open, by key, as plain values.
+
+    Args:
+        preset: `none` or `origin`.
+        fusion_type: as in `fusion.type`.
+    """
+    own = _AUGMENTED.get(fusion_type, _BALANCED) if preset == "origin" else {}
+    return {**_NOT_AUGMENTED, **own}
+
+
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in (ORIGIN, TUNED)}

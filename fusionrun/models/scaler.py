@@ -26,3 +26,7 @@ class Scaler(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         """(B, *view) of any number type to float32 of the same shape."""
         return (raw.to(self.mean.dtype) - self.mean) / self.std
+
+    def raw(self, scaled: Tensor) -> Tensor:
+        """The other way round, to rounding."""
+        return scaled * self.std + self.mean

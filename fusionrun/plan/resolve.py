@@ -21,6 +21,7 @@ from fusionrun.blueprint import (
     num_parameters,
 )
 from fusionrun.data.header import DataSummary
+from fusionrun.plan.augmentation import settle_augmentation
 from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
@@ -88,6 +89,7 @@ def resolve(
     input_dims = {n: e.input_dim(summary.views[e.view]) for n, e in recipe.experts.items()}
     settle_data(ledger, summary)
     _settle_epochs(ledger, recipe)
+    settle_augmentation(ledger, recipe.fusion.type)
     _settle_transfer(ledger, recipe)
     _settle_preset(ledger, preset)
     _settle_fusion(ledger, input_dims)

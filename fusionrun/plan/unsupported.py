@@ -23,8 +23,6 @@ def refuse_unsupported(plan: Plan) -> None:
 
 
 def _unsupported(recipe: Recipe) -> Iterator[str]:
-    if recipe.augmentation.randaugment:  # (what libraries batch draws one operation for all)
-        yield "augmentation.randaugment"
     if not recipe.stages:  # (where there are, a check of theirs has looked at these)
         if recipe.data.expert_shares != "shared":
             yield "data.expert_shares"

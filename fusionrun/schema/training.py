@@ -150,37 +150,41 @@ class RandomErasing(Section):
 
 
 class RandAugment(Section):
-    """Random image operations."""
+    """Random image operations, each sample's own, of one strength."""
 
-    num_ops: Count = 2
-    """Operations a sample."""
-    magnitude: Natural = 9
-    """0 to 30."""
+    num_ops: Annotated[int, Field(ge=1, le=14)] = 2
+    """Operations a sample, one after the other."""
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    """Their strength, 0 to 30."""
 
 
 class Augmentation(Section):
     """What happens to a training batch before the step. Nothing by default."""
 
-    mixup: Annotated[Mix, OnDemand()] | None = None
+    preset: Literal["none", "origin"] = "none"
+    """What stands in the keys that are absent; origin: by fusion type, for images."""
+    mixup: Annotated[Mix, OnDemand(), OrAuto()] | None = AUTO
     """Convex combinations of samples and of their targets."""
-    cutmix: Annotated[Mix, OnDemand()] | None = None
+    cutmix: Annotated[Mix, OnDemand(), OrAuto()] | None = AUTO
     """A rectangle of another image; targets mixed by area."""
-    random_erasing: Annotated[RandomErasing, OnDemand()] | None = None
+    random_erasing: Annotated[RandomErasing, OnDemand(), OrAuto()] | None = AUTO
     """Images only."""
-    randaugment: Annotated[RandAugment, OnDemand()] | None = None
-    """Images only."""
-    flip: bool = False
+    randaugment: Annotated[RandAugment, OnDemand(), OrAuto()] | None = AUTO
+    """Images of bytes only."""
+    trivialaugment: Annotated[bool, OrAuto()] = AUTO
+    """One random operation of random strength a sample; images of bytes only."""
+    flip: Annotated[bool, OrAuto()] = AUTO
     """Horizontal flips, half of the samples; images only."""
-    crop: Natural = 0
+    crop: Annotated[Natural, OrAuto()] = AUTO
     """Pixels of padding before a random crop to the old size; images only."""
     noise: NonNegative = 0.0
     """Standard deviation of Gaussian noise on the scaled input."""
     modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Chance that a view is missing in a sample."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), OrAuto()] = AUTO
     """Share of the target spread over all classes."""
 
     @property
     def is_on(self) -> bool:
-        """Whether anything happens to a batch."""
-        return any(getattr(self, name) for name in type(self).model_fields)
+        """Whether anything happens to a batch; of a resolved recipe."""
+        return any(getattr(self, name) for name in type(self).model_fields if name != "preset")

@@ -5,8 +5,9 @@ whole batch, and on nothing else. So a run that goes on needs no saved state, an
 each with its rows, do what one rank does with all of them; to mix, a rank takes one row more,
 the one before its first.
 
-The order: crop, flip, noise, erasing, mixing, views dropped. What is drawn once for all of a
-sample's images: flip and offset of the crop, so that images of one scene still fit each other.
+The order: crop, flip, operations of a policy, noise, erasing, mixing, views dropped. What is drawn
+once for all of a sample's images: flip, offset of the crop and operations, so that images of one
+scene still fit each other.
 
 Shapes: B rows of this rank, N rows of the whole batch, E experts, V views, C classes.
 """
@@ -17,15 +18,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fusionrun.errors import UserError
 from fusionrun.models.experts import Expert
+from fusionrun.models.scaler import Scaler
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import Augmentation
 from fusionrun.train.draws import Draws
 from fusionrun.train.mixing import Mixture, drawn_mixture, soft
 from fusionrun.train.pixels import cropped, erased, flipped
+from fusionrun.train.policies import changed, policy_of
 from fusionrun.train.tables import Batch, Picture, Slot, Table
 
 __all__ = ["Augmenter", "BatchPart", "Reading", "augmenter_of", "batches_of"]
@@ -59,12 +64,14 @@ class Reading:
         slot: where a table has it: experts that share view and slot share the augmented input.
         image: (channels, height, width); None: a vector.
         black: (channels, 1, 1), the scaled value of 0; None where there is no image.
+        scaler: what scaled an image of bytes; None where there is none.
     """
 
     view: str
     slot: Slot | Picture
     image: tuple[int, ...] | None = None
     black: Tensor | None = None
+    scaler: Scaler | None = None
 
 
 class Augmenter:
@@ -114,7 +121,9 @@ class Augmenter:
             return batch
         draws = Draws(self._seed, part.step, places.device)
         rows = part.stop - part.start
-        changed = _Changes(self._settings, draws, rows, places).inputs(self._readings, batch.inputs)
+        first = part.first - part.start - self._mixes
+        changes = _Changes(self._settings, draws, rows, places, first)
+        changed = changes.inputs(self._readings, batch.inputs)
         batch = replace(batch, inputs=changed)
         if self._mixes:
             mixture = drawn_mixture(self._settings, draws.numbers("mixing"), self._size)
@@ -173,12 +182,14 @@ class _Changes:
         draws: the step's.
         rows: N.
         places: (B,), of the inputs' rows in the whole batch.
+        first: the first of them, known without asking the device; -1: the last row of all.
     """
 
     settings: Augmentation
     draws: Draws
     rows: int
     places: Tensor
+    first: int
 
     def inputs(self, readings: Sequence[Reading], inputs: Sequence[Tensor]) -> list[Tensor]:
         """Every expert's, (B, *input_shape) each, changed; what is shared is changed once."""
@@ -206,7 +217,19 @@ class _Changes:
             images = cropped(images, offsets[:, self.places], padding, reading.black)
         if self.settings.flip:
             images = flipped(images, (self.draws.uniform("flip", self.rows) < 0.5)[self.places])
-        return images
+        return self._operated(images, reading)
+
+    def _operated(self, images: Tensor, reading: Reading) -> Tensor:
+        """What RandAugment or TrivialAugment makes of them, as bytes in between."""
+        policy = policy_of(self.settings, images.shape[2:])
+        if policy is None or reading.scaler is None:
+            return images
+        own = np.arange(self.first, self.first + len(images)) % self.rows
+        pixels = reading.scaler.raw(images).round_().clamp_(0, 255)
+        for drawn in policy.drawn(self.draws.numbers("operations"), self.rows):
+            pixels = changed(pixels, drawn.of(own))
+        scaled: Tensor = reading.scaler(pixels)
+        return scaled
 
     def _erased(self, images: Tensor, reading: Reading) -> Tensor:
         if (erasing := self.settings.random_erasing) is None:
@@ -227,7 +250,11 @@ def batches_of(
 
 
 def augmenter_of(plan: Plan, table: Table, experts: Mapping[str, Expert]) -> Augmenter | None:
-    """The augmenter of a run's training split; None where nothing is on."""
+    """The augmenter of a run's training split; None where nothing is on.
+
+    Raises:
+        UserError: a policy for images that are not bytes.
+    """
     settings = plan.settings.augmentation
     if not settings.is_on:
         return None
@@ -237,7 +264,17 @@ def augmenter_of(plan: Plan, table: Table, experts: Mapping[str, Expert]) -> Aug
         shape = plan.data.views[view]
         if len(shape) == 3:
             nothing = torch.zeros(shape[0], 1, 1, device=table.labels.device)
-            readings.append(Reading(view, slot, shape, expert.scaler(nothing)))
+            scaler = slot.scaler if isinstance(slot, Picture) else None
+            if scaler is None and (settings.randaugment or settings.trivialaugment):
+                raise UserError(_NOT_BYTES.format(view=view))
+            readings.append(Reading(view, slot, shape, expert.scaler(nothing), scaler))
         else:
             readings.append(Reading(view, slot))
     return Augmenter(settings, plan.seed, len(plan.data.classes), readings)
+
+
+_NOT_BYTES = (
+    "augmentation: got randaugment or trivialaugment with view {view!r}, whose images are no "
+    "bytes; expected whole numbers from 0 to 255 as uint8, which the operations are made for: "
+    "store the view as uint8, or leave the operations out"
+)

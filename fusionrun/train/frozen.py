@@ -66,7 +66,7 @@ class FrozenExperts:
         Smoothing changes labels alone; every other augmentation changes what an expert reads.
         """
         augmentation = self._plan.settings.augmentation
-        changing = set(type(augmentation).model_fields) - {"label_smoothing"}
+        changing = set(type(augmentation).model_fields) - {"label_smoothing", "preset"}
         if any(getattr(augmentation, part) for part in changing):
             return False
         return self._component(name).is_frozen(epoch + 1)

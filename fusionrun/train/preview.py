@@ -98,7 +98,7 @@ def _pixels(
 
 @torch.no_grad()
 def _unscaled(expert: Expert, scaled: Tensor) -> Tensor:
-    return scaled * expert.scaler.std + expert.scaler.mean
+    return expert.scaler.raw(scaled)
 
 
 def png(grids: Sequence[ImageGrid]) -> bytes:

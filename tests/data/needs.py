@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def _torchvision_error() -> str:
-    """Why torchvision cannot be used here; empty where it can."""
-    try:
-        with warnings.catch_warnings():  # (about codecs that it was built without)
-            warnings.simplefilter("ignore")
-            from torchvision import datasets  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # (or torch's and its build do not fit)
-        return f"{type(error).__name__}: {error}"
-    return ""
-
 
 FASHION = "/usr/share/datasets/fashion-mnist"
 
@@ -36,9 +23,3 @@ def shipped_recipes() -> list[Any]:
         pytest.param(path.name, marks=needs_fashion_mnist if FASHION in path.read_text() else ())
         for path in sorted(RECIPES.glob("*.yaml"))
     ]
-
-
-needs_torchvision = pytest.mark.skipif(
-    bool(_torchvision_error()),
-    reason=f"needs torchvision: pip install 'fusionrun[torchvision]' ({_torchvision_error()})",
-)

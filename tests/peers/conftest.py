@@ -1,4 +1,4 @@
-"""Experts out of timm and torchvision, against the real libraries.
+"""Experts, data sets and image operations against the real libraries, timm and torchvision.
 
 They need the full build of torch, so they have an environment of their own: `sh .ci/setup peers`
 makes `.venv-peers`, and `.venv-peers/bin/pytest tests/peers` runs them. Elsewhere they skip.

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from fusionrun.data.load import Rows
 from fusionrun.models.experts import CNN, MLP, Backbone, Expert
+from fusionrun.plan.augmentation import settled
 from fusionrun.schema.training import Augmentation
 from fusionrun.train.augment import Augmenter, BatchPart, Reading
 from fusionrun.train.mixing import Mixture, drawn_mixture, soft
-from fusionrun.train.tables import Batch, Table
+from fusionrun.train.tables import Batch, Picture, Table
 
 CPU = torch.device("cpu")
 ROWS, CLASSES = 40, 5
@@ -27,6 +28,7 @@ EVERYTHING = {
     "random_erasing": {"probability": 0.5},
     "flip": True,
     "crop": 2,
+    "randaugment": {"num_ops": 2, "magnitude": 20},
     "noise": 0.3,
     "modality_dropout": 0.4,
     "label_smoothing": 0.1,
@@ -34,7 +36,7 @@ EVERYTHING = {
 
 
 def settings(**on: Any) -> Augmentation:
-    return Augmentation.model_validate(on)
+    return settled(Augmentation.model_validate(on), "concatenation")
 
 
 def expert(backbone: Backbone, *scaler_shape: int) -> Expert:
@@ -66,10 +68,11 @@ def table() -> Table:
 
 def augmenter(table: Table, seed: int = 0, **on: Any) -> Augmenter:
     black = torch.full((1, 1, 1), -0.2)
-    views = ("image", "image", "vector")
     readings = [
-        Reading(view, slot, IMAGE, black) if view == "image" else Reading(view, slot)
-        for view, slot in zip(views, table.slots, strict=True)
+        Reading("image", slot, IMAGE, black, slot.scaler)
+        if isinstance(slot, Picture)
+        else Reading("vector", slot)
+        for slot in table.slots
     ]
     return Augmenter(settings(**on), seed, CLASSES, readings)
 
@@ -160,6 +163,19 @@ def test_half_of_the_images_are_flipped_and_no_vector(table: Table) -> None:
     pairs = zip(batch.inputs[0], plain.inputs[0], strict=True)
     flips = [torch.equal(x, y.flip(-1)) and not torch.equal(x, y) for x, y in pairs]
     assert 0 < sum(flips) < SIZE
+    assert torch.equal(batch.inputs[2], plain.inputs[2])
+
+
+@pytest.mark.parametrize("on", [{"randaugment": {"num_ops": 1}}, {"trivialaugment": True}])
+def test_a_policy_leaves_bytes_and_no_vector_changes(on: dict[str, Any], table: Table) -> None:
+    plain, batch = table.batch(ORDER[:SIZE]), epoch(table, **on)[0]
+    raw = batch.inputs[0] * 2.0 + 0.4
+    torch.testing.assert_close(raw, raw.round(), atol=1e-3, rtol=0)
+    assert raw.min() + 1e-3 >= 0
+    assert raw.max() <= 255 + 1e-3
+    pairs = zip(batch.inputs[0], plain.inputs[0], strict=True)
+    unlike = sum(not torch.equal(x, y) for x, y in pairs)
+    assert SIZE // 2 < unlike < SIZE + 1  # (two of fourteen leave one channel as it is)
     assert torch.equal(batch.inputs[2], plain.inputs[2])
 
 

@@ -12,10 +12,7 @@ from fusionrun.data.header import read_summary
 from fusionrun.data.load import load_data
 from fusionrun.errors import DataError
 from fusionrun.schema.image_data import Torchvision
-from tests.data.needs import needs_torchvision
 from tests.data.written import images, write_mnist
-
-pytestmark = needs_torchvision
 
 
 def torchvision(name: str = "FashionMNIST", **more: Any) -> Torchvision:

@@ -34,6 +34,7 @@ COMMANDS = {
     "help of train": ("train", "--help"),
     "help of convert": ("convert", "--help"),
     "help of preview": ("preview", "--help"),
+    "help of lr-find": ("lr-find", "--help"),
     "plan": ("plan", str(RECIPE)),
     "plan --full": ("plan", str(RECIPE), "--full"),
     "plan --json": ("plan", str(RECIPE), "--json"),

@@ -31,13 +31,14 @@ COMMANDS = {
     "resume": Command("fusionrun.cli.resume", "Go on with a run that has ended early."),
     "runs": Command("fusionrun.cli.runs", "List the runs there are, with their results."),
     "export": Command("fusionrun.cli.export", "Copy components of a run out of it, verified."),
+    "lr-find": Command("fusionrun.cli.lr_find", "Measure which learning rates a recipe bears."),
     "preview": Command("fusionrun.cli.preview", "Write the augmented first batch to a picture."),
     "convert": Command("fusionrun.cli.convert", "Make safetensors of a torch state dict."),
     "init": Command("fusionrun.cli.start", "Write a recipe to start from."),
     "doctor": Command("fusionrun.cli.doctor", "Say what this machine and its cluster offer."),
     "schema": Command("fusionrun.cli.start", "Print the recipe's JSON Schema, for editors."),
 }
-"""Each command's module has a function of the command's name; in the help's order."""
+"""Each command's module has a function of the command's name, with _ for -; in the help's order."""
 
 
 def make_app(called: str | None = None) -> typer.Typer:
@@ -48,7 +49,7 @@ def make_app(called: str | None = None) -> typer.Typer:
     """
     app = _empty_app()
     for name in COMMANDS if called is None else [called]:
-        function = getattr(import_module(COMMANDS[name].module), name)
+        function = getattr(import_module(COMMANDS[name].module), name.replace("-", "_"))
         app.command(name, short_help=COMMANDS[name].summary)(options.known_errors(function))
     return app
 

@@ -268,7 +268,7 @@ def _fusion(plan: Plan) -> str:
     attends = plan["knowledge_transfer.cross_expert_attention"]
     # The usual is not said: an encoder over the experts attends by itself, nothing else does.
     if attends != (plan["fusion.type"] == "TransformerBase"):
-        words += f", cross_expert_attention {_flow(attends)}"
+        words += f", cross_expert_attention {flow(attends)}"
     return f"{plan['fusion.type']}  {kind.formula if kind else ''};  {words}"
 
 
@@ -343,16 +343,17 @@ def _every_value_stacked(plan: Plan) -> Iterator[str]:
 
 
 def literal(value: Any) -> str:
-    """A value as YAML's flow style writes it, cut where a table would get too wide."""
-    text = _flow(value)
+    """The same, cut where a table would get too wide."""
+    text = flow(value)
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """A value as YAML's flow style writes it."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
@@ -369,7 +370,7 @@ def why(plan: Plan, key: str) -> str:
     """
     full = find_key(plan, key)
     value = plan.values[full]
-    lines = [f"{full} = {_flow(value.value)}", f"  {comment(value)}"]
+    lines = [f"{full} = {flow(value.value)}", f"  {comment(value)}"]
     lines += [f"    {step}" for step in value.steps]
     if plan.stages:
         from fusionrun.plan.stage_screen import why_by_stage

@@ -163,13 +163,13 @@ class Augmentation(Section):
 
     preset: Literal["none", "origin"] = "none"
     """What stands in the keys that are absent; origin: by fusion type, for images."""
-    mixup: Annotated[Mix, OnDemand(), OrAuto()] | None = AUTO
+    mixup: Annotated[Annotated[Mix, OnDemand()] | None, OrAuto()] = AUTO
     """Convex combinations of samples and of their targets."""
-    cutmix: Annotated[Mix, OnDemand(), OrAuto()] | None = AUTO
+    cutmix: Annotated[Annotated[Mix, OnDemand()] | None, OrAuto()] = AUTO
     """A rectangle of another image; targets mixed by area."""
-    random_erasing: Annotated[RandomErasing, OnDemand(), OrAuto()] | None = AUTO
+    random_erasing: Annotated[Annotated[RandomErasing, OnDemand()] | None, OrAuto()] = AUTO
     """Images only."""
-    randaugment: Annotated[RandAugment, OnDemand(), OrAuto()] | None = AUTO
+    randaugment: Annotated[Annotated[RandAugment, OnDemand()] | None, OrAuto()] = AUTO
     """Images of bytes only."""
     trivialaugment: Annotated[bool, OrAuto()] = AUTO
     """One random operation of random strength a sample; images of bytes only."""

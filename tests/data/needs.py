@@ -14,12 +14,20 @@ needs_fashion_mnist = pytest.mark.skipif(
     reason="needs Fashion-MNIST: apt-get install dataset-fashion-mnist",
 )
 
+needs_cifar = pytest.mark.skipif(
+    not (Path(__file__).parents[2] / "recipes" / "cifar-100").is_dir(),
+    reason="needs CIFAR-100 in recipes/cifar-100; on small files it is tested in any case",
+)
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def shipped_recipes() -> list[Any]:
     """The names of the shipped recipes, for `parametrize`; those of images need the images."""
-    return [
-        pytest.param(path.name, marks=needs_fashion_mnist if FASHION in path.read_text() else ())
-        for path in sorted(RECIPES.glob("*.yaml"))
-    ]
+    return [pytest.param(path.name, marks=_needs(path)) for path in sorted(RECIPES.glob("*.yaml"))]
+
+
+def _needs(recipe: Path) -> tuple[pytest.MarkDecorator, ...]:
+    text = recipe.read_text()
+    needs = {f"path: {FASHION}": needs_fashion_mnist, "source: cifar, path": needs_cifar}
+    return tuple(mark for words, mark in needs.items() if words in text)

@@ -41,7 +41,7 @@ REQUIRED = (
     r"stages\[\d+\]\.(stage|epochs)",
 )
 # Required by some data sources only.
-REQUIRED_BY_SOURCE = {"idx": r"data\.path"}
+REQUIRED_BY_SOURCE = {"idx": r"data\.path", "cifar": r"data\.path"}
 # Required by a check across keys, which waits until each key is right by itself.
 REQUIRED_TOGETHER = (r"data\.path",)
 # Names that the user chose, and what nothing reads.

@@ -76,6 +76,28 @@ def test_the_picture_has_all_views_below_each_other_and_is_the_same_again() -> N
     assert Path("grid.png").read_bytes() != content
 
 
+def test_each_image_has_operations_of_its_own() -> None:
+    result = preview("--set", "augmentation.trivialaugment=true")
+    assert result.exit_code == 0, result.stderr
+    assert "augmentation: trivialaugment" in result.stdout
+    plain, changed = (
+        image_grids(make_plan(read_recipe(Path("r.yaml"), settings), Path()))
+        for settings in ([], ["augmentation.trivialaugment=true"])
+    )
+    for one, other in zip(plain, changed, strict=True):
+        unlike = [not np.array_equal(a, b) for a, b in zip(one.images, other.images, strict=True)]
+        assert sum(unlike) > 4
+
+
+def test_operations_are_for_bytes() -> None:
+    with np.load("data.npz") as archive:
+        held = {name: archive[name] for name in archive.files}
+    np.savez("data.npz", **{**held, "colour": held["colour"].astype(np.float32)})
+    result = preview("--set", "augmentation.randaugment={num_ops: 1}")
+    assert result.exit_code == 2
+    assert "with view 'colour', whose images are no bytes; expected whole numbers" in result.stderr
+
+
 def test_a_missing_view_is_shown_as_what_stands_for_it() -> None:
     plan = make_plan(read_recipe(Path("r.yaml"), ["augmentation.modality_dropout=0.6"]), Path())
     gray, _ = image_grids(plan)

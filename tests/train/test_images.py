@@ -109,6 +109,7 @@ augmentation:
   mixup: {alpha: 0.4, probability: 0.8}
   cutmix: {alpha: 1}
   random_erasing: {probability: 0.5}
+  randaugment: {num_ops: 2, magnitude: 12}
   flip: true
   crop: 2
   noise: 0.1

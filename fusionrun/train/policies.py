@@ -6,7 +6,7 @@ loop torchvision's RandAugment takes 134 ms of a CPU core for 128 images of 3 ×
 
 Here every sample has draws of its own: the batch is put in the order of its operations, so that
 each works on one stretch of it, and the five that move pixels share one call. What is drawn is
-drawn on the host, by seed and step, so that no device is waited for to learn which sample gets what.
+drawn on the host, by seed and step, so that no device is waited for.
 
 Operations, ranges and the meaning of a magnitude are torchvision's (`RandAugment`,
 `TrivialAugmentWide`), of 31 magnitudes each.

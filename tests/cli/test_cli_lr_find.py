@@ -94,6 +94,14 @@ def test_experts_of_rates_of_their_own_are_written_one_by_one() -> None:
     assert rates["experts"]["fourier"] == pytest.approx(1e-3 * factor, rel=0.01)
 
 
+def test_a_frozen_expert_and_an_augmented_batch_take_part() -> None:
+    few = ("--steps", "25", "--set", "experts.fourier.freeze=true")
+    noise = ("--set", "augmentation={noise: 0.5, label_smoothing: 0.1}")
+    plain, noisy = found(*few), found(*few, *noise)
+    assert len(plain["points"]) == len(noisy["points"]) == 25
+    assert plain["points"] != noisy["points"]
+
+
 def test_nothing_is_suggested_where_the_loss_does_not_fall() -> None:
     arguments = ("--low", "1e-9", "--high", "1e-8", "--steps", "12")
     assert found(*arguments)["suggestions"] == []

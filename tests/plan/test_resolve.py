@@ -360,7 +360,12 @@ def test_what_a_user_wrote_is_named_by_line_and_column(name: str) -> None:
     path = RECIPES / name
     lines = path.read_text(encoding="utf-8").splitlines()
     made = make_plan(read_recipe(path), Path("runs"))
-    written = {key: v for key, v in made.values.items() if v.source == "recipe"}
+    # (not what follows from a rate that was written: its reason is a sentence)
+    written = {
+        key: v
+        for key, v in made.values.items()
+        if v.source == "recipe" and "a given rate is final" not in v.why
+    }
     assert len(written) > 12
     for value in written.values():
         file, line, column = value.why.rsplit(":", 2)

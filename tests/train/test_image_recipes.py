@@ -22,7 +22,7 @@ from tests.data.written import images, write_cifar100, write_idx
 pytestmark = pytest.mark.usefixtures("numerics")
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FEW = ("training.epochs=1", "training.batch_size=32", "training.device=cpu")
+FEW = ("training.epochs=1", "training.batch_size=32", "training.device=cpu", "training.threads=1")
 WRN = "{model: wideresnet, view: image, depth: 10, width: 1}"
 ORIGINS = (
     "multiplicative",

@@ -35,6 +35,7 @@ COMMANDS = {
     "help of convert": ("convert", "--help"),
     "help of preview": ("preview", "--help"),
     "help of lr-find": ("lr-find", "--help"),
+    "help of profile": ("profile", "--help"),
     "plan": ("plan", str(RECIPE)),
     "plan --full": ("plan", str(RECIPE), "--full"),
     "plan --json": ("plan", str(RECIPE), "--json"),

@@ -33,6 +33,7 @@ COMMANDS = {
     "export": Command("fusionrun.cli.export", "Copy components of a run out of it, verified."),
     "lr-find": Command("fusionrun.cli.lr_find", "Measure which learning rates a recipe bears."),
     "preview": Command("fusionrun.cli.preview", "Write the augmented first batch to a picture."),
+    "profile": Command("fusionrun.cli.profile", "Show where the time of a step goes here."),
     "convert": Command("fusionrun.cli.convert", "Make safetensors of a torch state dict."),
     "init": Command("fusionrun.cli.start", "Write a recipe to start from."),
     "doctor": Command("fusionrun.cli.doctor", "Say what this machine and its cluster offer."),

@@ -87,6 +87,17 @@ SURFACE = {
         "-h",
     },
     "preview": {"RECIPE", "--output", "-o", "--set", "--runs", "--help", "-h"},
+    "profile": {
+        "RECIPE",
+        "--steps",
+        "--output",
+        "-o",
+        "--set",
+        "--runs",
+        "--json",
+        "--help",
+        "-h",
+    },
     "init": {"FILE", "--data", "--label", "--force", "--help", "-h"},
     "submit": {
         "RECIPE",

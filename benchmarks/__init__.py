@@ -1,0 +1,1 @@
+"""fusionrun against real peers: `python -m benchmarks`."""

@@ -1,0 +1,65 @@
+"""fusionrun against real peers, on this machine.
+
+    python -m benchmarks                        # everything, some 15 minutes on two quiet cores
+    python -m benchmarks --only steps runner    # parts of it
+    python -m benchmarks --quick                # that everything runs: two rounds of few steps
+
+The first call makes `.venv-benchmarks` with the peers. A run of everything that is not quick
+writes docs/benchmarks.md. `--here` takes the python that it was called with, and leaves out what
+that has not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.environment import ROOT, go_there, is_here
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+QUICK_SHARE = 0.1
+
+
+def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, help="of each comparison; 7 unless quick")
+    parser.add_argument("--quick", action="store_true", help="two rounds of few steps")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
+    parser.add_argument("--here", action="store_true", help="in this python, as it is")
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    arguments = arguments_of()
+    if not (arguments.here or is_here()):
+        go_there(sys.argv[1:])
+    from benchmarks.parts import PARTS, Effort
+    from benchmarks.report import bounds_table, document
+
+    chosen = arguments.only or list(PARTS)
+    if unknown := [name for name in chosen if name not in PARTS]:
+        sys.exit(f"--only: got {', '.join(unknown)}, expected of {', '.join(PARTS)}")
+    rounds = arguments.rounds or (2 if arguments.quick else 7)
+    sections = []
+    with tempfile.TemporaryDirectory() as folder:
+        effort = Effort(rounds, QUICK_SHARE if arguments.quick else 1.0, Path(folder))
+        for name in chosen:
+            for section in PARTS[name](effort):
+                sections.append(section)
+                print(section.text(), flush=True)
+                if section.bounds:
+                    print(bounds_table(section.bounds), end="\n\n", flush=True)
+    if not (arguments.quick or arguments.only):
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(document(sections, "python -m benchmarks", rounds))
+        print(f"{PAGE}  written")
+
+
+if __name__ == "__main__":
+    main()

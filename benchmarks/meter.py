@@ -1,0 +1,68 @@
+"""What every engine calls before each of its steps; it holds the engine back between two rounds.
+
+The first `LOSS_STEPS` steps are for the loss that they lead to, and warm the engine up. From there
+on the process waits on its standard input for a number of steps, lets the engine take them, and
+prints how long they took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+LOSS_STEPS = 100
+
+
+class Meter:
+    """Counts steps.
+
+    Args:
+        loss: of the network as it is now, on all training rows; None: it is another model.
+    """
+
+    def __init__(self, loss: Callable[[], float] | None) -> None:
+        self._loss = loss
+        self._left = LOSS_STEPS
+        self._steps = 0  # of the round; 0 in the steps before the first
+        self._wall = self._cpu = 0.0
+
+    def __call__(self) -> None:
+        if self._left:
+            self._left -= 1
+            return
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        self.ended(wall, cpu)
+        self._steps = self.wanted()
+        self._left = self._steps - 1
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def ended(self, wall_s: float, cpu_s: float) -> None:
+        """A round is over, or the steps before the first."""
+        if self._steps:
+            say({"wall_s": wall_s / self._steps, "cpu_s": cpu_s / self._steps})
+        else:
+            say({"loss": None if self._loss is None else self._loss()})
+
+    def wanted(self) -> int:
+        """How many steps are to be taken next; the process ends where there are no more."""
+        line = sys.stdin.readline().strip()
+        if not line:
+            say({"peak_bytes": peak_bytes()})
+            sys.stdout.flush()
+            os._exit(0)  # out of whatever loop this was called in
+        return int(line)
+
+
+def say(what: dict[str, object]) -> None:
+    """To the process that leads the rounds."""
+    print("\x1e" + json.dumps(what), flush=True)
+
+
+def peak_bytes() -> int:
+    """The most that this process has held resident."""
+    with open("/proc/self/status") as file:
+        (line,) = (line for line in file if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,135 @@
+"""The benchmarks' pieces run, and their peers train the network that fusionrun trains."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ours, peers
+from benchmarks.meter import LOSS_STEPS
+from benchmarks.parts import faster
+from benchmarks.recipes import COMMON
+from benchmarks.report import Bound, Section, document, engines
+from benchmarks.rounds import MOST_LOSS_DIFFERENCE, Entry, Measured, measure
+from benchmarks.task import plan_of, task_of
+from benchmarks.worker import whole_loss_of
+from fusionrun.train.bare import bare_trainer
+
+pytestmark = pytest.mark.usefixtures("numerics")
+
+RECIPE = """\
+version: 1
+name: small
+preset: tuned
+data: {source: npz, path: package:handwritten_digits, label: label}
+experts:
+  fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
+  zernike: {model: mlp, view: zernike, hidden: [8], features: 16}
+fusion: {type: concatenation}
+training: {epochs: 60, batch_size: 500, threads: 1}
+"""
+NEEDS = {"Lightning Trainer": "lightning", "Lightning Fabric": "lightning"}
+NEEDS |= {"Accelerate": "accelerate"}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+class Enough(Exception):
+    pass
+
+
+def after_100_steps(
+    engine: Callable[[Callable[[], None]], None], loss: Callable[[], float]
+) -> float:
+    """The loss when the engine begins its hundred and first step."""
+    left = LOSS_STEPS
+
+    def meter() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Enough
+
+    with pytest.raises(Enough):
+        engine(meter)
+    return loss()
+
+
+@pytest.fixture(scope="module")
+def our_loss(recipe: Path) -> float:
+    trainer = bare_trainer(plan_of(recipe, list(COMMON)))
+    return after_100_steps(lambda meter: ours.steps(trainer, meter), whole_loss_of(trainer))
+
+
+@pytest.mark.parametrize("name", [name for name in peers.PEERS if name != "scikit-learn"])
+def test_a_peer_comes_to_the_same_loss_as_fusionrun(
+    name: str, recipe: Path, our_loss: float
+) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
+    task = task_of(plan_of(recipe, list(COMMON)))
+    before = task.whole_loss()
+    loss = after_100_steps(lambda meter: peers.PEERS[name](task, meter), task.whole_loss)
+    assert loss < 0.95 * before
+    assert loss == pytest.approx(our_loss, rel=MOST_LOSS_DIFFERENCE)
+
+
+def test_a_round_of_two_engines_gives_times_loss_and_memory_of_both(recipe: Path) -> None:
+    plain, own = measure(
+        [Entry("plain", "plain loop", recipe, COMMON), Entry("own", "fusionrun", recipe, COMMON)],
+        rounds=1,
+        steps=2,
+    )
+    for found in (plain, own):
+        assert found.missing == ""
+        assert len(found.wall) == len(found.cpu) == 1
+        assert min(found.wall[0], found.cpu[0], found.peak_bytes) > 0
+    assert not own.is_void(plain)
+
+
+def test_an_engine_that_fails_is_told_and_the_others_go_on(recipe: Path) -> None:
+    wrong = Entry("wrong", "fusionrun", recipe, ("training.batch_size=0",))
+    (found,) = measure([wrong], rounds=1, steps=2)
+    assert found.missing.startswith("failed: ")
+    text = engines("Title", "words", {"wrong": found}, []).text()
+    assert "| wrong | failed: " in text
+
+
+def measured(name: str, loss: float, seconds: float) -> Measured:
+    return Measured(name, loss, [seconds] * 2, [seconds] * 2, 1000)
+
+
+def test_a_number_of_an_engine_with_another_loss_is_void() -> None:
+    found = {
+        "plain": measured("plain", 1.0, 0.004),
+        "same": measured("same", 1.00009, 0.002),
+        "other": measured("other", 1.0002, 0.001),
+        "broken": measured("broken", float("nan"), 0.001),
+    }
+    bounds = [
+        faster("work", found, name, "plain", 1.5, 3.0) for name in ("same", "other", "broken")
+    ]
+    assert [bound.verdict for bound in bounds] == ["met", "void", "void"]
+    lines = engines("Title", "words", found, bounds).text().splitlines()
+    (same,) = (line for line in lines if line.startswith("| same"))
+    assert "| 2.00 (2.00 to 2.00) | 2.00 (2.00 to 2.00) | 9.0e-05 |" in same
+    for name in ("other", "broken"):
+        (row,) = (line for line in lines if line.startswith(f"| {name}"))
+        assert row.startswith(f"| {name} | void | ")
+        assert "0.001" not in row
+
+
+def test_the_page_names_machine_and_versions_but_no_host() -> None:
+    bound = Bound("work", "at least 2 ×", "2.10 (2.00 to 2.20)", "met")
+    text = document([Section("Title", "words", bounds=[bound])], "python -m benchmarks", 7)
+    assert "| work | at least 2 × | 2.10 (2.00 to 2.20) | met |" in text
+    assert f"Python {platform.python_version()}, torch " in text
+    assert platform.node() not in text

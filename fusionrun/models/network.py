@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionrun.models.experts import Expert
+from fusionrun.models.stacked import Stack
 
 __all__ = ["FusionNetwork", "Outputs"]
 
@@ -61,6 +62,8 @@ class FusionNetwork(nn.Module):
         self.heads = nn.ModuleList(heads.values())
         self.fusion = fusion
         self.global_head = global_head
+        # Experts that are computed together, with their heads: see `models.stacked`.
+        self.stacks = nn.ModuleList()
         self._frozen: frozenset[str] = frozenset()
 
     def components(self) -> dict[str, nn.Module]:
@@ -82,6 +85,11 @@ class FusionNetwork(nn.Module):
         """
         self._frozen = frozenset(names)
         self.train(self.training)
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the experts that stay as they are."""
+        return self._frozen
 
     def train(self, mode: bool = True) -> Self:
         """As of every module, but frozen experts stay in evaluation mode."""
@@ -112,15 +120,26 @@ class FusionNetwork(nn.Module):
         known = known or {}
         if present is not None:
             scaled = [_without(x, ~present[:, i]) for i, x in enumerate(scaled)]
-        features = [
-            known[name] if name in known else self.encode(name, x)
-            for name, x in zip(self.names, scaled, strict=True)
-        ]
-        logits = [head(f) for head, f in zip(self.heads, features, strict=True)]
+        found = self._stacked(scaled)
+        for name, head, x in zip(self.names, self.heads, scaled, strict=True):
+            if name not in found:
+                own = known[name] if name in known else self.encode(name, x)
+                found[name] = (own, head(own))
+        features, logits = zip(*(found[name] for name in self.names), strict=True)
         expert_logits = torch.stack(logits)
         uses_features = self.fusion.uses_features
         fused = self.fusion(features if uses_features else expert_logits, present)
         return Outputs(expert_logits, self.global_head(fused))
+
+    def _stacked(self, scaled: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features and logits of the experts that are computed together, by name."""
+        inputs = dict(zip(self.names, scaled, strict=True))
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for stack in self.stacked:
+            features = stack.encode([inputs[name] for name in stack.names])
+            pairs = zip(features.unbind(), stack.judge(features).unbind(), strict=True)
+            found |= dict(zip(stack.names, pairs, strict=True))
+        return found
 
     def encode(self, name: str, scaled: Tensor) -> Tensor:
         """One expert's features (B, F) of its scaled view; no gradient enters a frozen one."""
@@ -134,6 +153,11 @@ class FusionNetwork(nn.Module):
     def experts_by_name(self) -> dict[str, Expert]:
         """The experts, in order."""
         return dict(zip(self.names, self._experts, strict=True))
+
+    @property
+    def stacked(self) -> list[Stack]:
+        """The experts that are computed together."""
+        return list(self.stacks)  # type: ignore[arg-type]
 
     @property
     def _experts(self) -> list[Expert]:

@@ -10,6 +10,7 @@ from fusionrun.errors import DataError, Problem, RecipeError
 from fusionrun.nearest import nearest
 from fusionrun.plan.augmentation import check_augmentation
 from fusionrun.plan.check_paths import check_paths
+from fusionrun.plan.engine import check_engine
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.spread import check_spread
 from fusionrun.plan.stage_checks import stage_problems
@@ -118,6 +119,7 @@ def check_recipe(source: Source, ledger: Ledger) -> None:
         _heads,
         _distillation,
         _attention,
+        check_engine,
         check_paths,
         check_spread,
         _optimizer,

@@ -23,6 +23,7 @@ from fusionrun.blueprint import (
 from fusionrun.data.header import DataSummary
 from fusionrun.plan.augmentation import settle_augmentation
 from fusionrun.plan.checks import check_experts, check_recipe, read_data
+from fusionrun.plan.engine import settle_engine
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
 from fusionrun.plan.rows import settle_data, with_shares
@@ -102,6 +103,7 @@ def resolve(
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
     parameters = {name: num_parameters(b) for name, b in blueprints.items()}
     _settle_machine(ledger, recipe, sum(parameters.values()))
+    settle_engine(ledger, recipe, _steps(ledger, summary).fusion_steps)
     weights = _weights(source, summary, blueprints, runs_dir)
     frozen = _frozen_epochs(ledger, recipe)
     components = {
@@ -346,7 +348,6 @@ def _settle_machine(ledger: Ledger, recipe: Recipe, parameters: int) -> None:
     """How a step is carried out; only the device is left to the machine that trains."""
     where = "decided where it trains: CUDA where there is a device, else CPU"
     ledger.settle("training.device", "auto", "default", where)
-    ledger.settle("training.engine", "eager", "default", "the one that this version carries out")
     threads = rules.num_threads(parameters)
     why = f"{parameters:,} parameters: " + (
         "one below two million" if threads else "torch's choice"

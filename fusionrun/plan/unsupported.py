@@ -28,8 +28,6 @@ def _unsupported(recipe: Recipe) -> Iterator[str]:
             yield "data.expert_shares"
         if recipe.data.fusion_holdout:
             yield "data.fusion_holdout"
-    if recipe.training.engine not in {"auto", "eager"}:
-        yield "training.engine"
     if recipe.evaluation.missing_views != "none":
         yield "evaluation.missing_views"
     if recipe.evaluation.corruption is not None:

@@ -116,7 +116,8 @@ class Training(Section):
     threads: Annotated[Count, OrAuto()] = AUTO
     """CPU threads; auto: one for small models, else torch's choice."""
     engine: Literal["auto", "eager", "compiled", "cudagraph"] = "auto"
-    """How a step is carried out."""
+    """How a step is carried out: call by call (eager), as one compiled graph, or (CUDA) as that
+    graph captured; auto: compiled where the run is long enough for it to pay back."""
     memory_format: Annotated[Literal["contiguous", "channels_last"], OrAuto()] = AUTO
     """Of images in convolutional experts; auto: channels_last, if there are any."""
     deterministic: bool = True

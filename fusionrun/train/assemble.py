@@ -15,6 +15,7 @@ from fusionrun.data.split import PARTS
 from fusionrun.errors import UserError
 from fusionrun.models.build import ExpertSpec, FusionSpec, build_network
 from fusionrun.models.network import FusionNetwork
+from fusionrun.models.stacked import stacks_of
 from fusionrun.plan.plan import Plan, Weights
 from fusionrun.schema.base import AUTO
 from fusionrun.store.components import load_file
@@ -25,6 +26,7 @@ from fusionrun.train.metrics import Metrics
 from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.ranks import SINGLE, Ranks
 from fusionrun.train.rate_factors import rate_factors
+from fusionrun.train.stacking import in_stacks, stack_experts
 from fusionrun.train.tables import Table
 from fusionrun.train.updates import Updater
 
@@ -178,14 +180,18 @@ def loss_settings(plan: Plan, epoch: int = 0) -> LossSettings:
 
 def make_updater(
     plan: Plan,
-    components: Mapping[str, torch.nn.Module],
+    network: FusionNetwork,
     device: torch.device,
     ranks: Ranks = SINGLE,
 ) -> Updater:
-    """The updater of all components; they must be on `device` already."""
+    """The updater of all components; they must be on `device` already.
+
+    Experts that can be computed together are, from here on.
+    """
+    components, stacks = network.components(), _stacks(plan, network)
     transfer, optimizer = plan.settings.knowledge_transfer, plan.settings.training.optimizer
     groups = clip_groups(
-        tuple(plan.settings.experts),
+        in_stacks(network, stacks),
         transfer.expert_gradient_clipping,
         transfer.fusion_gradient_clipping,
     )
@@ -199,7 +205,7 @@ def make_updater(
     decay = {name: component.weight_decay for name, component in plan.components.items()}
     later = {name: component.frozen_epochs for name, component in plan.components.items()}
     scale = LossScale(device) if plan.settings.training.precision == "fp16" else None
-    return Updater(
+    updater = Updater(
         components,
         groups,
         settings,
@@ -212,6 +218,8 @@ def make_updater(
         combination=transfer.gradient_combination,
         rate_factors=_trained(rate_factors(plan), components),
     )
+    stack_experts(network, updater, stacks)
+    return updater
 
 
 def _trained(
@@ -243,3 +251,11 @@ def asked_metrics(plan: Plan, results: Mapping[str, Mapping[str, Metrics]]) -> d
         part: {path: {m: metrics[m] for m in wanted} for path, metrics in paths.items()}
         for part, paths in results.items()
     }
+
+
+def _stacks(plan: Plan, network: FusionNetwork) -> list[tuple[str, ...]]:
+    """The experts that train from the first epoch on, as far as they are alike."""
+    names = [n for n in network.names if not plan.components[f"experts.{n}"].frozen_epochs]
+    heads = dict(zip(network.names, network.heads, strict=True))
+    experts = network.experts_by_name
+    return stacks_of({n: experts[n] for n in names}, heads)

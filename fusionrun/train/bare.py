@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fusionrun.data.load import load_data
-from fusionrun.errors import NotYetError
 from fusionrun.plan.plan import Plan
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.assemble import (
@@ -27,12 +26,13 @@ from fusionrun.train.assemble import (
     pin_numerics,
 )
 from fusionrun.train.augment import Augmenter, BatchPart, augmenter_of, batches_of
+from fusionrun.train.engines import TakeStep, engine_of, take_step
 from fusionrun.train.epoch_log import EpochLog
 from fusionrun.train.epochs import Best, Epochs
 from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
-from fusionrun.train.step import Step, StepLog
+from fusionrun.train.step import Step
 from fusionrun.train.tables import Table, epoch_order, spans
 
 __all__ = ["BareTrainer", "bare_trainer"]
@@ -55,7 +55,7 @@ class BareTrainer:
     plan: Plan
     engine: str
     step: Step
-    take: Callable[..., StepLog]
+    take: TakeStep
     train: Table
     val: Table | None
     augment: Augmenter | None
@@ -81,6 +81,7 @@ class BareTrainer:
             return Epochs(
                 plan=self.plan,
                 step=self.step,
+                take_step=self.take,
                 train=self.train,
                 val=self.val,
                 ranks=SINGLE,
@@ -123,24 +124,21 @@ def bare_trainer(plan: Plan) -> BareTrainer:
     """Load the data and make what trains them.
 
     Raises:
-        NotYetError: of the plan's engine.
-        UserError: the device is not there.
+        UserError: the device is not there, or the engine cannot be had here.
         DataError: the data cannot be read.
     """
-    if plan.settings.training.engine not in {"auto", "eager"}:
-        raise NotYetError(
-            f"engine {plan.settings.training.engine}: only eager steps are taken here"
-        )
     device = choose_device(plan.settings.training.device)
     pin_numerics(plan, device)
     rows = load_data(plan.settings.data, plan.data)
     network = make_network(plan, rows["train"]).to(device)
-    updater = make_updater(plan, network.components(), device)
+    updater = make_updater(plan, network, device)
     step = Step(network, updater, loss_settings(plan), plan.settings.training.precision, device)
     tables = make_tables(plan, network, rows, device)
     augment = augmenter_of(plan, tables["train"], network.experts_by_name)
+    engine = engine_of(plan, device, SINGLE)
+    take = take_step(engine, step, plan.settings.training.batch_size)
     return BareTrainer(
-        plan, "eager", step, step, tables["train"], tables.get("val"), augment, device
+        plan, engine, step, take, tables["train"], tables.get("val"), augment, device
     )
 
 

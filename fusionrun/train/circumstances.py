@@ -13,35 +13,33 @@ import numpy as np
 import torch
 
 from fusionrun import __version__
-from fusionrun.train.ranks import Ranks
+from fusionrun.train.step import Step
 
 __all__ = ["circumstances"]
 
 
-def circumstances(
-    device: torch.device, ranks: Ranks, engine: str, optimizer: str
-) -> dict[str, str]:
+def circumstances(step: Step, engine: str) -> dict[str, str]:
     """Each in words, so that two can be compared and told.
 
     Args:
-        device: where it trains.
-        ranks: those that train together.
-        engine: how a step is carried out.
-        optimizer: how the optimizer is: `fused` or `foreach`.
+        step: its device, ranks, optimizer, and the experts that it computes together.
+        engine: what carries it out.
     """
+    stacks = ["+".join(stack.names) for stack in step.network.stacked]
     return {
         "fusionrun": __version__,
         "python": ".".join(map(str, sys.version_info[:2])),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": _device(device),
-        "ranks": str(ranks.size),
+        "device": _device(step.device),
+        "ranks": str(step.updater.ranks.size),
         "threads": str(torch.get_num_threads()),
         "engine": engine,
-        "optimizer": optimizer,
+        "optimizer": step.updater.implementation,
+        "experts computed together": ", ".join(stacks) or "none",
         "deterministic": str(torch.are_deterministic_algorithms_enabled()),
         "matmul precision": torch.get_float32_matmul_precision(),
-        "cudnn": _cudnn(device),
+        "cudnn": _cudnn(step.device),
     }
 
 

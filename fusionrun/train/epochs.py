@@ -19,6 +19,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import EarlyStopping, Selection
 from fusionrun.train.assemble import loss_settings
 from fusionrun.train.augment import Augmenter, BatchPart, batches_of
+from fusionrun.train.engines import TakeStep
 from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.frozen import FrozenExperts
@@ -118,7 +119,8 @@ class Epochs:
 
     Args:
         plan: rates, epochs, batch size, selection.
-        step: takes one batch.
+        step: whose network, updater and loss weights these are.
+        take_step: takes one batch: the step itself, or a compiled form of it.
         train: the training split; `val` the validation split, if there is one.
         ranks: those that train together.
         recorder: takes metrics, events and status.
@@ -132,6 +134,7 @@ class Epochs:
         self,
         plan: Plan,
         step: Step,
+        take_step: TakeStep,
         train: Table,
         val: Table | None,
         ranks: Ranks,
@@ -143,6 +146,7 @@ class Epochs:
     ) -> None:
         self._plan, self._settings = plan, plan.settings.training
         self._step, self._train, self._val = step, train, val
+        self._take_step = take_step
         self._ranks, self._recorder, self._display = ranks, recorder, display
         self._frozen = FrozenExperts(plan, step, train, ranks)
         self._between_steps, self._save = between_steps, save
@@ -300,7 +304,7 @@ class Epochs:
             self._between_steps(self)
             batch = next(batches)
             known = self._frozen.known(order[part.first : part.end])
-            log = self._step(batch, part.stop == len(order), part.stop - part.start, known)
+            log = self._take_step(batch, part.stop == len(order), part.stop - part.start, known)
             self.log.add(log, batch.labels)
             self.where.batch += 1
             self.where.steps += 1

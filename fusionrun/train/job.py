@@ -42,6 +42,7 @@ from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
+from fusionrun.train.engines import engine_of, take_step
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
 from fusionrun.train.progress import progress
@@ -53,7 +54,6 @@ from fusionrun.train.starts import starting_tensors
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest, stop_on_signals
 from fusionrun.train.tables import Table
-from fusionrun.train.updates import Updater
 
 # How often at most the best weights are written while training goes on.
 SAVE_EVERY_S = 30.0
@@ -150,12 +150,13 @@ class Attempt:
         rows = load_data(plan.settings.data, plan.data)
         before = starting_tensors(plan, self._layout, loaded, self._ranks)
         network = make_network(plan, rows["train"], before).to(device)
-        updater = make_updater(plan, network.components(), device, self._ranks)
+        updater = make_updater(plan, network, device, self._ranks)
         precision = plan.settings.training.precision
         losses = loss_settings(plan, loaded.epoch if loaded else 0)
         step = Step(network, updater, losses, precision, device)
         tables = make_tables(plan, network, rows, device)
-        origin = self._origin(plan, rows, updater, device)
+        engine = engine_of(plan, device, self._ranks)
+        origin = self._origin(plan, rows, step, engine)
         if loaded:
             self._refuse_other(loaded, origin)
         self._goes_on(loaded, fresh, {**environment(device), "data_sha256": dict(origin.data)})
@@ -166,7 +167,7 @@ class Attempt:
         # Or all ranks would drop the same features, each of its own rows.
         torch.manual_seed(plan.seed + (self._ranks.rank << 32))
         try:
-            self._train(plan, step, tables, stop, loaded)
+            self._train(plan, step, engine, tables, stop, loaded)
         except Interrupted as asked:
             return self._stopped(asked)
         self._finish(plan, step, tables)
@@ -215,13 +216,10 @@ class Attempt:
             why = "there is no whole checkpoint to go on from"
             print(f"attempt {self._recorder.attempt} begins again at step 0: {why}", flush=True)
 
-    def _origin(
-        self, plan: Plan, rows: Mapping[str, Rows], updater: Updater, device: torch.device
-    ) -> Origin:
+    def _origin(self, plan: Plan, rows: Mapping[str, Rows], step: Step, engine: str) -> Origin:
         """What the run is made from and its bits depend on, by the first rank's word."""
         hashes: dict[str, str] = {}
-        engine = plan.settings.training.engine
-        around = circumstances(device, self._ranks, engine, updater.implementation)
+        around = circumstances(step, engine)
         if self._ranks.is_first:
             hashes = content_hash(plan.data.files) or rows_hash(rows)
         return Origin(plan.hash, *self._ranks.from_first((hashes, around)))
@@ -239,6 +237,7 @@ class Attempt:
         self,
         plan: Plan,
         step: Step,
+        engine: str,
         tables: Mapping[str, Table],
         stop: StopRequest,
         loaded: Loaded | None,
@@ -250,6 +249,7 @@ class Attempt:
             self._epochs = Epochs(
                 plan=plan,
                 step=step,
+                take_step=take_step(engine, step, plan.settings.training.batch_size),
                 train=tables["train"],
                 val=tables.get("val"),
                 ranks=self._ranks,

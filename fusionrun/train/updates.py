@@ -16,8 +16,8 @@ from the device and never decides a rate. Results equal those of plain `torch.op
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,15 @@ from torch import Tensor, nn
 from fusionrun.errors import TrainingError
 from fusionrun.schema.training import Combination
 from fusionrun.train.buffers import ClipGroup, common_type, lay_out
+from fusionrun.train.calls import Calls, Span
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.matching import same_names, same_state
 from fusionrun.train.norms import NormSummary, StepRecord, by_group, summary
-from fusionrun.train.optimizer import Call, Counter, OptimizerSettings, optimize
+from fusionrun.train.optimizer import Counter, OptimizerSettings
 from fusionrun.train.paths import PathGradients
 from fusionrun.train.ranks import SINGLE, Ranks
 
 __all__ = ["Updater"]
-
-_FUSED_DEVICES: Final = ("cpu", "cuda")
 
 
 class _Due(NamedTuple):
@@ -97,10 +96,9 @@ class Updater:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
         # Those that accumulate come first, so that what steps at every batch is one stretch.
-        ordered = sorted(groups, key=lambda group: not group.accumulates)
+        ordered = self._ordered = sorted(groups, key=lambda group: not group.accumulates)
         same_names("groups", [name for group in ordered for name in group.components], components)
         same_names("weight_decay", weight_decay, components)
-        self._settings = optimizer
         self._weight_decay = dict(weight_decay)
         self._accumulation = accumulation
         self._loss_scale = loss_scale
@@ -108,56 +106,51 @@ class Updater:
         self._max_skipped = max_skipped
         self._frozen_epochs = {name: (frozen_epochs or {}).get(name, 0) for name in components}
         self._pending = 0
-        self._calls: list[Call] = []
+        self._has_rates = False
         self.buffers = lay_out(components, ordered)
-        self._spans = {n: b.spans((rate_factors or {}).get(n, {})) for n, b in self.buffers.items()}
-        self._allocate()
-        self.groups = tuple(group for group in ordered if self._slice(group, self.grad).numel())
+        factors = rate_factors or {}
+        self.stretches = {name: b.spans(factors.get(name, {})) for name, b in self.buffers.items()}
+        self._allocate(optimizer)
+        self.groups = tuple(group for group in ordered if self.grad[self.place(group)].numel())
         self._all = self._due(self.groups)
         self._every_batch = self._due([group for group in self.groups if not group.accumulates])
         self._shares: dict[int, Tensor] = {}
         # What takes in the two paths' gradients; None: `backward` adds their sum to `grad`.
         apart = combination != "sum"
         self.paths = PathGradients(combination, self.buffers, self.grad, ranks) if apart else None
+        self._inverses: dict[int, Tensor] = {}
 
-    def _allocate(self) -> None:
+    def _allocate(self, optimizer: OptimizerSettings) -> None:
         parameters = [p for buffer in self.buffers.values() for p in buffer.parameters.values()]
         dtype, device = common_type(parameters)
         size = max((buffer.end for buffer in self.buffers.values()), default=0)
         self.flat = torch.zeros(size, dtype=dtype, device=device)
         self.grad = torch.zeros_like(self.flat)
-        self.moments = {name: torch.zeros_like(self.flat) for name in self._settings.moments}
         for buffer in self.buffers.values():
             buffer.attach(self.flat, self.grad)
-        fused = self._settings.fused
-        self._fused = device.type in _FUSED_DEVICES if fused is None else fused
-        if self._loss_scale is not None and not self._fused:
+        counters = [self._counter(g, name) for g in self._ordered for name in g.components]
+        self.calls = Calls(optimizer, self.flat, self.grad, counters)
+        if self._loss_scale is not None and not self.calls.fused:
             raise ValueError("a loss scale needs a fused optimizer: only that can skip on overflow")
-        counter_device = device if self._fused else torch.device("cpu")
-        self._steps = {
-            Counter(waits, frozen): torch.zeros((), device=counter_device)
-            for waits in (False, True)
-            for frozen in self._frozen_epochs.values()
-        }
         self._overflowed = torch.zeros((), device=device)
-        self._nonfinite = torch.zeros((), device=device)
+        self.nonfinite = torch.zeros((), device=device)
         # Whether the last step was left out: 1 or 0.
         self.left_out = torch.zeros((), device=device)
 
-    def _waits(self, group: ClipGroup) -> bool:
+    def waits(self, group: ClipGroup) -> bool:
         """Whether some batches pass without a step of the group."""
         return group.accumulates and self._accumulation > 1
 
     def _counter(self, group: ClipGroup, name: str) -> Counter:
-        return Counter(self._waits(group), self._frozen_epochs[name])
+        return Counter(self.waits(group), self._frozen_epochs[name])
 
-    def _slice(self, group: ClipGroup, memory: Tensor) -> Tensor:
-        """A clip group's part of `flat`, `grad` or a moment; its components lie side by side."""
+    def place(self, group: ClipGroup) -> slice:
+        """Where a clip group lies in the memory; its components are side by side."""
         own = [self.buffers[name] for name in group.components]
-        return memory[own[0].start : own[-1].end]
+        return slice(own[0].start, own[-1].end)
 
     def _due(self, groups: Sequence[ClipGroup]) -> _Due:
-        grads = [self._slice(group, self.grad) for group in groups]
+        grads = [self.grad[self.place(group)] for group in groups]
         start = int(grads[0].storage_offset()) if grads else self.grad.numel()
         limits = [math.inf if g.max_norm is None else g.max_norm for g in groups]
         bounded = any(math.isfinite(limit) for limit in limits)
@@ -173,17 +166,38 @@ class Updater:
         """Batches in the window that has not stepped yet."""
         return self._pending
 
+    def due(self, closes: bool) -> tuple[ClipGroup, ...]:
+        """The groups that step at a batch, by whether it closes the window."""
+        return (self._all if closes else self._every_batch).groups
+
+    def takes(self, last_in_epoch: bool) -> tuple[bool, bool, int]:
+        """Counts a batch whose step is taken by another hand (`train.engines`).
+
+        Returns:
+            Whether the batch opens its window, whether it closes it, and which it is in it, from 1.
+        """
+        number = self._pending + 1
+        closes = last_in_epoch or number == self._accumulation
+        self._pending = 0 if closes else number
+        return number == 1, closes, number
+
+    def one_over(self, batches: int) -> Tensor:
+        """() on the device, made once for each number."""
+        if batches not in self._inverses:
+            self._inverses[batches] = self.flat.new_tensor(1.0 / batches)
+        return self._inverses[batches]
+
     @property
     def implementation(self) -> str:
         """How the optimizer is carried out: its bits depend on it."""
-        return "fused" if self._fused else "foreach"
+        return "fused" if self.calls.fused else "foreach"
 
     def nonfinite_steps(self) -> int:
         """Steps so far with a gradient that was not finite. Reads from the device.
 
         Under a loss scale an overflow is no such step: the scale answers for it.
         """
-        return int(self._nonfinite.item())
+        return int(self.nonfinite.item())
 
     @property
     def max_skipped(self) -> int:
@@ -201,31 +215,16 @@ class Updater:
             ValueError: a component is missing or unknown.
         """
         same_names("rates", rates, self.buffers)
-        spans: dict[tuple[Counter, float, float], list[tuple[int, int]]] = {}
-        for group in self.groups:
-            for name in group.components:
-                if (rate := rates[name]) is None:
-                    continue
-                for factor, start, end in self._spans[name]:
-                    key = (self._counter(group, name), rate * factor, self._weight_decay[name])
-                    _append_span(spans.setdefault(key, []), start, end)
-        self._keep_steps()
-        self._calls = [self._call(*key, cuts) for key, cuts in spans.items() if cuts]
+        self.calls.set([span for g in self.groups for span in self._spans(g, rates)])
+        self._has_rates = True
 
-    def _keep_steps(self) -> None:
-        """Brings the step counters back from the calls, each of which counts for itself."""
-        for call in self._calls:
-            self._steps[call.counter].copy_(call.steps[0])
-
-    def _call(
-        self, counter: Counter, lr: float, weight_decay: float, cuts: list[tuple[int, int]]
-    ) -> Call:
-        def cut(memory: Tensor) -> list[Tensor]:
-            return [memory[start:end] for start, end in cuts]
-
-        moments = [cut(memory) for memory in self.moments.values()]
-        steps = [self._steps[counter].clone() for _ in cuts]
-        return Call(counter, lr, weight_decay, cut(self.flat), cut(self.grad), moments, steps)
+    def _spans(self, group: ClipGroup, rates: Mapping[str, float | None]) -> Iterator[Span]:
+        """What of a group moves."""
+        for name in group.components:
+            if (rate := rates[name]) is not None:
+                counter, decay = self._counter(group, name), self._weight_decay[name]
+                for factor, start, end in self.stretches[name]:
+                    yield Span(start, end, counter, rate * factor, decay)
 
     def after_backward(self, last_in_epoch: bool = False) -> StepRecord | None:
         """Takes in the batch whose gradients `backward` has just added, and steps what is due.
@@ -241,7 +240,7 @@ class Updater:
                 updater's memory.
             RankError: another rank was lost.
         """
-        if not self._calls and self.groups:
+        if not self._has_rates:
             raise TrainingError("the updater has no learning rates: call set_rates() first")
         if self.paths is not None:
             self.paths.join()
@@ -261,11 +260,7 @@ class Updater:
             self.ranks.sum_(due.whole)
         norms = self._clip(due)
         self.left_out = self._judge(norms)
-        # (Only a fused optimizer can be told on the device.)
-        if self._fused or not self.left_out.item():
-            for call in self._calls:
-                if closes or not call.counter.waits:
-                    optimize(self._settings, call, self.left_out if self._fused else None)
+        self.calls.step(self.left_out, all_of_them=closes)
         due.whole.zero_()
         if self._loss_scale is not None:
             # The scale must not change while a window is open: its gradients are added up.
@@ -299,11 +294,11 @@ class Updater:
     def _judge(self, norms: Tensor) -> Tensor:
         """Whether the step must be left out, 1 or 0, decided on the device."""
         # A norm times zero is zero, or it was not finite; so is their sum.
-        bad = (norms.sum() * 0).ne(0).to(self._nonfinite.dtype)
+        bad = (norms.sum() * 0).ne(0).to(self.nonfinite.dtype)
         if self._loss_scale is not None:
             return bad
-        self._nonfinite += bad
-        return torch.maximum(bad, (self._nonfinite > self._max_skipped).to(bad.dtype))
+        self.nonfinite += bad
+        return torch.maximum(bad, (self.nonfinite > self._max_skipped).to(bad.dtype))
 
     def _share(self, due: _Due) -> Tensor | None:
         """What each group's gradient is multiplied by: one over its batches, (groups,)."""
@@ -344,25 +339,25 @@ class Updater:
             TrainingError: within a window of several ranks, each of which then holds a part of
                 the gradient that the others do not know.
         """
-        if self._pending and self.ranks.size > 1 and any(map(self._waits, self.groups)):
+        if self._pending and self.ranks.size > 1 and any(map(self.waits, self.groups)):
             raise TrainingError(
                 f"the updater's state was asked for within a window, {self._pending} of "
                 f"{self._accumulation} batches in, on one of {self.ranks.size} ranks. "
                 "Ask where pending_batches is 0"
             )
-        self._keep_steps()
+        counters = self.calls.counters()
         state: dict[str, dict[str, Tensor]] = {}
         for group in self.groups:
             for name in group.components:
                 buffer = self.buffers[name]
-                own = {key: m[buffer.start : buffer.end] for key, m in self.moments.items()}
-                if self._settings.counts_steps:
-                    own["step"] = self._steps[self._counter(group, name)]
-                if self._pending and self._waits(group):
+                own = {key: m[buffer.start : buffer.end] for key, m in self.calls.moments.items()}
+                if self.calls.settings.counts_steps:
+                    own["step"] = counters[self._counter(group, name)]
+                if self._pending and self.waits(group):
                     own["grad"] = buffer.grad
                 state[name] = own
         pending = torch.tensor(self._pending)
-        state["updater"] = {"pending_batches": pending, "nonfinite": self._nonfinite}
+        state["updater"] = {"pending_batches": pending, "nonfinite": self.nonfinite}
         if self._loss_scale is not None:
             state["updater"] |= {"overflowed": self._overflowed, **self._loss_scale.state_dict()}
         return state
@@ -388,13 +383,3 @@ class Updater:
         for component, own in mine.items():
             for key, tensor in own.items():
                 tensor.copy_(state[component][key])
-        for call in self._calls:
-            for step in call.steps:
-                step.copy_(self._steps[call.counter])
-
-
-def _append_span(spans: list[tuple[int, int]], start: int, end: int) -> None:
-    """Adds a stretch to spans in ascending order, merged with one it touches."""
-    if spans and spans[-1][1] == start:
-        start = spans.pop()[0]
-    spans.append((start, end))

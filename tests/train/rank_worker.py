@@ -213,7 +213,7 @@ def _begin(ranks: Ranks, recipe: Path, *settings: str) -> tuple[Step, Table, Pla
     table = Table(rows, network.experts_by_name, views, CPU)
     table.matrix = table.matrix.double()
     network.double()
-    updater = make_updater(plan, network.components(), CPU, ranks)
+    updater = make_updater(plan, network, CPU, ranks)
     updater.set_rates({name: c.rates[0] for name, c in plan.components.items()})
     return Step(network, updater, loss_settings(plan), "float32", CPU), table, plan
 

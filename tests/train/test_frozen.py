@@ -89,7 +89,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 def step_and_table(plan: Plan) -> tuple[Step, Table]:
     rows = load_data(plan.settings.data, plan.data)["train"]
     network = make_network(plan, rows)
-    updater = make_updater(plan, network.components(), CPU)
+    updater = make_updater(plan, network, CPU)
     views = {name: expert.view for name, expert in plan.settings.experts.items()}
     table = Table(rows, network.experts_by_name, views, CPU)
     return Step(network, updater, loss_settings(plan), "float32", CPU), table

@@ -1,0 +1,163 @@
+"""How a step is carried out: call by call, as one compiled graph, or as that graph captured.
+
+Owns which engine a run takes, and what the compiled ones need besides the function itself: one
+graph for each kind of batch, a cache in the user's directory, a way back to the plain step for a
+batch of another shape. The engine is part of what an exact resume compares.
+
+`torch.compile` and all that it imports are touched only where a compiled engine is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor
+
+from fusionrun.errors import UserError
+from fusionrun.outside import cache_dir
+from fusionrun.plan.plan import Plan
+from fusionrun.train.norms import StepRecord
+from fusionrun.train.ranks import Ranks
+from fusionrun.train.step import Step, StepLog
+from fusionrun.train.tables import Batch
+from fusionrun.train.whole_step import StepInputs, StepOutputs, memory_of, whole_step
+from fusionrun.train.whole_update import Memory
+
+__all__ = ["CompiledStep", "TakeStep", "engine_of", "take_step"]
+
+Graph = Callable[[Memory, StepInputs], StepOutputs]
+
+_CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def engine_of(plan: Plan, device: torch.device, ranks: Ranks) -> str:
+    """The engine that carries out a plan's steps here: `eager` or `compiled`.
+
+    One that the plan has by rule is left for eager where this machine cannot do it; one that a
+    person asked for is not.
+
+    Raises:
+        UserError: it was asked for, and cannot be had here.
+    """
+    engine, decided = plan["training.engine"], plan.values["training.engine"].source
+    if engine == "eager" or not (missing := _missing(engine, device, ranks)):
+        return str(engine)
+    if decided == "rule":
+        return "eager"
+    raise UserError(
+        f"training.engine: got {engine!r}, which needs {missing}; expected auto or eager here"
+    )
+
+
+def _missing(engine: str, device: torch.device, ranks: Ranks) -> str:
+    """What an engine needs and this run does not have, or nothing."""
+    if ranks.size > 1:
+        return f"a run of one process, and this one has {ranks.size}"
+    if engine == "cudagraph" and device.type != "cuda":
+        return "a CUDA device"
+    compiler = os.environ.get("CXX", "g++")
+    return "" if shutil.which(compiler) else f"a C++ compiler, and there is no {compiler} on PATH"
+
+
+def take_step(engine: str, step: Step, rows: int) -> TakeStep:
+    """What takes the batches of a run.
+
+    Args:
+        engine: as `engine_of` gives it.
+        step: the run's.
+        rows: of a full batch.
+    """
+    if engine == "eager":
+        return step
+    _own_cache()
+    return CompiledStep(step, rows)
+
+
+def _own_cache() -> None:
+    """Compiled code goes to the user's cache, where nobody else can put any; by default torch
+    takes a folder in /tmp, whose name anyone can guess.
+    """
+    if _CACHE not in os.environ:
+        folder = cache_dir() / "compiled"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ[_CACHE] = str(folder)
+
+
+class TakeStep(Protocol):
+    """Takes one batch, as `Step` does."""
+
+    def __call__(
+        self,
+        batch: Batch,
+        last_in_epoch: bool,
+        batch_rows: int | None = None,
+        known: Mapping[str, Tensor] | None = None,
+    ) -> StepLog:
+        """See `Step.__call__`."""
+        ...
+
+
+class CompiledStep:
+    """Steps through compiled graphs of one batch size; batches of another go call by call.
+
+    A graph is compiled when the first batch of its kind comes, by taking that batch: there is no
+    warm-up, and so nothing to undo.
+
+    Args:
+        step: what is compiled, and what takes the other batches.
+        rows: of a batch.
+    """
+
+    def __init__(self, step: Step, rows: int) -> None:
+        self._step, self._rows = step, rows
+        self._graphs: dict[tuple[Any, ...], Graph] = {}
+
+    def __call__(
+        self,
+        batch: Batch,
+        last_in_epoch: bool,
+        batch_rows: int | None = None,
+        known: Mapping[str, Tensor] | None = None,
+    ) -> StepLog:
+        """Take one batch."""
+        updater, known = self._step.updater, known or {}
+        if len(batch.labels) != self._rows:
+            return self._step(batch, last_in_epoch, batch_rows, known)
+        opens, closes, number = updater.takes(last_in_epoch)
+        given = StepInputs(
+            tuple(batch.inputs),
+            batch.goal,
+            batch.present,
+            batch.weights,
+            tuple(known.values()),
+            self._step.weights.tensor,
+            updater.calls.rates,
+            updater.one_over(number),
+        )
+        graph = self._graph(tuple(known), opens, closes)
+        terms, experts, overall, norms, updater.left_out = graph(memory_of(self._step), given)
+        self._step.weights.learn(terms, 1.0, updater.left_out)
+        record = StepRecord(tuple(group.name for group in updater.due(closes)), norms)
+        return StepLog(terms, experts, overall, record, self._rows)
+
+    def _graph(self, known: tuple[str, ...], opens: bool, closes: bool) -> Graph:
+        """The graph of such a batch, as long as the same components move."""
+        spans = tuple((s.start, s.counter, s.weight_decay) for s in self._step.updater.calls.spans)
+        key = (known, opens, closes, self._step.network.frozen, spans)
+        if key not in self._graphs:
+            self._graphs[key] = self._compiled(known, opens, closes)
+        return self._graphs[key]
+
+    def _compiled(self, known: tuple[str, ...], opens: bool, closes: bool) -> Graph:
+        # Dropout draws as the plain step does; a graph of this one shape.
+        options: dict[str, Any] = {"fallback_random": True}
+        function = self._function(known, opens, closes)
+        return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+    def _function(self, known: tuple[str, ...], opens: bool, closes: bool) -> Graph:
+        function = whole_step(self._step, known=known, opens=opens, closes=closes)
+        return torch.no_grad()(function)

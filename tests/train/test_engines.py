@@ -1,0 +1,124 @@
+"""The whole step as one function, and compiled, against the step that goes call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusionrun.data.load import load_data
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
+from fusionrun.train.assemble import loss_settings, make_network, make_updater
+from fusionrun.train.engines import CompiledStep
+from fusionrun.train.step import Step, StepLog
+from fusionrun.train.tables import Table, spans
+
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.usefixtures("numerics")
+
+# Two equal experts, one of another size, and one with convolutions and a BatchNorm. 160 rows in
+# batches of 48: three whole ones, and one of 16.
+RECIPE = """\
+version: 1
+name: engines
+preset: tuned
+data:
+  source: npz
+  path: package:handwritten_digits
+  label: label
+  split: {train: 0.08, val: 0.1, test: 0.82}
+experts:
+  one: {model: mlp, view: zernike, hidden: [8], features: 8, dropout: 0.2}
+  image: {model: cnn, view: pixel_averages, shape: [16, 15], channels: [4], features: 8}
+  two: {model: mlp, view: zernike, hidden: [8], features: 8, dropout: 0.2}
+  other: {model: mlp, view: fourier, hidden: [8], features: 8}
+fusion: {type: concatenation}
+knowledge_transfer: {knowledge_distillation_weight: 0.1, expert_gradient_clipping: 0.5}
+training: {epochs: 3, batch_size: 48, device: cpu}
+"""
+WINDOWS = "knowledge_transfer.expert_gradient_accumulation=2"
+SGD = "training.optimizer={type: SGD, momentum: 0.9, nesterov: true}"
+FROZEN = "experts.image.freeze={until: {epochs: 1}}"
+
+
+class Uncompiled(CompiledStep):
+    """The same function, without the compiler."""
+
+    def _compiled(self, *kind: object) -> object:  # type: ignore[override]
+        return self._function(*kind)  # type: ignore[arg-type]
+
+
+class Trained:
+    """A recipe's step in float64, taken through its epochs.
+
+    Attributes:
+        losses: (steps, terms).
+    """
+
+    def __init__(self, folder: Path, engine: type[CompiledStep] | None, *settings: str) -> None:
+        recipe = folder / "engines.yaml"
+        recipe.write_text(RECIPE)
+        self.plan = make_plan(read_recipe(recipe, settings), folder)
+        rows = load_data(self.plan.settings.data, self.plan.data)["train"]
+        network = make_network(self.plan, rows).double()
+        views = {name: expert.view for name, expert in self.plan.settings.experts.items()}
+        self._table = Table(rows, network.experts_by_name, views, CPU)
+        self._table.matrix = self._table.matrix.double()
+        updater = make_updater(self.plan, network, CPU)
+        self.step = Step(network, updater, loss_settings(self.plan), "float32", CPU)
+        self._take = self.step if engine is None else engine(self.step, 48)
+        torch.manual_seed(0)
+        self.logs = [
+            log for epoch in range(self.plan.settings.training.epochs) for log in self._epoch(epoch)
+        ]
+        self.losses = torch.stack([log.terms for log in self.logs])
+
+    def _epoch(self, epoch: int) -> list[StepLog]:
+        components = self.plan.components
+        frozen = {name for name, c in components.items() if c.is_frozen(epoch)}
+        rates = {n: None if n in frozen else c.rates[epoch] for n, c in components.items()}
+        self.step.updater.set_rates(rates)
+        network = self.step.network
+        network.freeze([name for name in network.names if f"experts.{name}" in frozen])
+        total = len(self._table)
+        batches = [
+            (self._table.batch(torch.arange(*span)), span[1] == total) for span in spans(total, 48)
+        ]
+        return [self._take(*batch) for batch in batches]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Weights, buffers, moments and counters."""
+        modules = self.step.network.components().items()
+        weights = {f"{n}.{k}": v for n, m in modules for k, v in m.state_dict().items()}
+        optimizer = self.step.updater.state_dict().items()
+        return weights | {f"optimizer.{n}.{k}": v for n, own in optimizer for k, v in own.items()}
+
+
+def assert_equal(one: Trained, other: Trained) -> None:
+    torch.testing.assert_close(one.losses, other.losses, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(one.state, other.state, rtol=1e-9, atol=1e-9)
+    for first, second in zip(one.logs, other.logs, strict=True):
+        assert torch.equal(first.experts, second.experts)
+        assert torch.equal(first.overall, second.overall)
+        assert (first.record and first.record.groups) == (second.record and second.record.groups)
+        if first.record and second.record:
+            torch.testing.assert_close(
+                first.record.norms, second.record.norms, rtol=1e-9, atol=1e-9
+            )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), (WINDOWS,), (SGD,), (FROZEN,), (WINDOWS, SGD, FROZEN)],
+    ids=["AdamW", "windows", "SGD", "frozen", "all"],
+)
+def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> None:
+    plain = Trained(tmp_path, None, *settings)
+    assert [stack.names for stack in plain.step.network.stacked] == [("one", "two")]
+    assert_equal(Trained(tmp_path, Uncompiled, *settings), plain)

@@ -160,6 +160,7 @@ class Attempt:
         if loaded:
             self._refuse_other(loaded, origin)
         self._goes_on(loaded, fresh, {**environment(device), "data_sha256": dict(origin.data)})
+        self._say_engine(plan, engine, step)
         settings = plan.settings.training.checkpoints
         self._saver = Saver(
             self._layout, settings, origin, step, self._ranks, self._recorder, loaded
@@ -215,6 +216,13 @@ class Attempt:
         elif self._recorder.attempt > 1 and not fresh:
             why = "there is no whole checkpoint to go on from"
             print(f"attempt {self._recorder.attempt} begins again at step 0: {why}", flush=True)
+
+    def _say_engine(self, plan: Plan, engine: str, step: Step) -> None:
+        why = plan.values["training.engine"].why
+        together = [list(stack.names) for stack in step.network.stacked]
+        self._recorder.event("engine", engine=engine, why=why, experts_together=together)
+        if engine != "eager" and self._ranks.is_first:
+            print(f"engine {engine} ({why}): the first step compiles, a minute or so", flush=True)
 
     def _origin(self, plan: Plan, rows: Mapping[str, Rows], step: Step, engine: str) -> Origin:
         """What the run is made from and its bits depend on, by the first rank's word."""

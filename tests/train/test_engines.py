@@ -122,3 +122,8 @@ def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> 
     plain = Trained(tmp_path, None, *settings)
     assert [stack.names for stack in plain.step.network.stacked] == [("one", "two")]
     assert_equal(Trained(tmp_path, Uncompiled, *settings), plain)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step(tmp_path: Path) -> None:
+    assert_equal(Trained(tmp_path, CompiledStep, WINDOWS), Trained(tmp_path, None, WINDOWS))

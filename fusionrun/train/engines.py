@@ -17,9 +17,10 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from fusionrun.errors import UserError
+from fusionrun.errors import TrainingError, UserError
 from fusionrun.outside import cache_dir
 from fusionrun.plan.plan import Plan
+from fusionrun.train.captured import Captured
 from fusionrun.train.norms import StepRecord
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.step import Step, StepLog
@@ -27,15 +28,17 @@ from fusionrun.train.tables import Batch
 from fusionrun.train.whole_step import StepInputs, StepOutputs, memory_of, whole_step
 from fusionrun.train.whole_update import Memory
 
-__all__ = ["CompiledStep", "TakeStep", "engine_of", "take_step"]
+__all__ = ["CapturedStep", "CompiledStep", "TakeStep", "engine_of", "take_step"]
 
 Graph = Callable[[Memory, StepInputs], StepOutputs]
+# Whether a batch opens its window, whether it closes it, whose features come with it.
+Kind = tuple[bool, bool, tuple[str, ...]]
 
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def engine_of(plan: Plan, device: torch.device, ranks: Ranks) -> str:
-    """The engine that carries out a plan's steps here: `eager` or `compiled`.
+    """The engine that carries out a plan's steps here: `eager`, `compiled` or `cudagraph`.
 
     One that the plan has by rule is left for eager where this machine cannot do it; one that a
     person asked for is not.
@@ -74,7 +77,7 @@ def take_step(engine: str, step: Step, rows: int) -> TakeStep:
     if engine == "eager":
         return step
     _own_cache()
-    return CompiledStep(step, rows)
+    return (CapturedStep if engine == "cudagraph" else CompiledStep)(step, rows)
 
 
 def _own_cache() -> None:
@@ -85,6 +88,15 @@ def _own_cache() -> None:
         folder = cache_dir() / "compiled"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ[_CACHE] = str(folder)
+
+
+def _told(error: Exception) -> Exception:
+    """The error of a step; one of the compiler's in words of ours."""
+    if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return error
+    said = str(error).strip().partition("\n")[0]
+    what = f"the step cannot be compiled: {said}"
+    return TrainingError(what, "train it with training.engine: eager", repeats=True)
 
 
 class TakeStep(Protocol):
@@ -138,26 +150,34 @@ class CompiledStep:
             updater.calls.rates,
             updater.one_over(number),
         )
-        graph = self._graph(tuple(known), opens, closes)
-        terms, experts, overall, norms, updater.left_out = graph(memory_of(self._step), given)
+        memory = memory_of(self._step)
+        graph = self._graph((opens, closes, tuple(known)), memory, given)
+        try:
+            terms, experts, overall, norms, updater.left_out = graph(memory, given)
+        except Exception as error:
+            raise _told(error) from error
         self._step.weights.learn(terms, 1.0, updater.left_out)
+        if last_in_epoch:
+            updater.check()
         record = StepRecord(tuple(group.name for group in updater.due(closes)), norms)
         return StepLog(terms, experts, overall, record, self._rows)
 
-    def _graph(self, known: tuple[str, ...], opens: bool, closes: bool) -> Graph:
+    def _graph(self, batch: Kind, memory: Memory, given: StepInputs) -> Graph:
         """The graph of such a batch, as long as the same components move."""
         spans = tuple((s.start, s.counter, s.weight_decay) for s in self._step.updater.calls.spans)
-        key = (known, opens, closes, self._step.network.frozen, spans)
+        key = (batch, self._step.network.frozen, spans)
         if key not in self._graphs:
-            self._graphs[key] = self._compiled(known, opens, closes)
+            self._graphs[key] = self._made(whole_step(self._step, *batch), memory, given)
         return self._graphs[key]
 
-    def _compiled(self, known: tuple[str, ...], opens: bool, closes: bool) -> Graph:
+    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
         # Dropout draws as the plain step does; a graph of this one shape.
         options: dict[str, Any] = {"fallback_random": True}
-        function = self._function(known, opens, closes)
         return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
-    def _function(self, known: tuple[str, ...], opens: bool, closes: bool) -> Graph:
-        function = whole_step(self._step, known=known, opens=opens, closes=closes)
-        return torch.no_grad()(function)
+
+class CapturedStep(CompiledStep):
+    """The same, each graph captured on the device when its first batch comes."""
+
+    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+        return Captured(super()._made(function, memory, given), memory, given)

@@ -76,15 +76,15 @@ def memory_of(step: Step) -> Memory:
 
 
 def whole_step(
-    step: Step, *, known: Sequence[str], opens: bool, closes: bool
+    step: Step, opens: bool, closes: bool, known: Sequence[str]
 ) -> Callable[[Memory, StepInputs], StepOutputs]:
     """The function of one step of a network.
 
     Args:
         step: its network, losses and updater; the updater's rates say who is frozen.
-        known: names of the experts whose features come with the batch.
         opens: whether the batch is the first of its window: no gradient is there yet.
         closes: whether it is the last of it: all step; else only what steps at every batch.
+        known: names of the experts whose features come with the batch.
     """
     backward = _gradients(step, tuple(known))
     update = whole_update(step.updater, opens=opens, closes=closes)
@@ -96,7 +96,7 @@ def whole_step(
             old.copy_(torch.where(left_out.bool(), old, new))
         return StepOutputs(*log, norms, left_out)
 
-    return function
+    return torch.no_grad()(function)
 
 
 def _gradients(step: Step, known: tuple[str, ...]) -> Gradients:

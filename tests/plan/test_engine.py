@@ -36,5 +36,5 @@ def test_two_backward_passes_are_not_compiled() -> None:
 
 
 def test_what_was_asked_for_and_cannot_be_done_is_refused() -> None:
-    with pytest.raises(RecipeError, match="compiled with training.precision fp16"):
+    with pytest.raises(RecipeError, match=r"compiled with training\.precision fp16"):
         engine("training.engine=compiled", "training.precision=fp16")

@@ -13,9 +13,12 @@ from fusionrun.data.load import load_data
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
-from fusionrun.train.engines import CompiledStep
+from fusionrun.train.captured import untouched
+from fusionrun.train.engines import CompiledStep, Graph
 from fusionrun.train.step import Step, StepLog
 from fusionrun.train.tables import Table, spans
+from fusionrun.train.whole_step import StepInputs
+from fusionrun.train.whole_update import Memory
 
 CPU = torch.device("cpu")
 
@@ -49,8 +52,18 @@ FROZEN = "experts.image.freeze={until: {epochs: 1}}"
 class Uncompiled(CompiledStep):
     """The same function, without the compiler."""
 
-    def _compiled(self, *kind: object) -> object:  # type: ignore[override]
-        return self._function(*kind)  # type: ignore[arg-type]
+    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+        return function
+
+
+class Rehearsed(CompiledStep):
+    """The same, with what a capture does before it begins: steps that leave no trace."""
+
+    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+        with untouched(memory):
+            function(memory, given)
+            function(memory, given)
+        return function
 
 
 class Trained:
@@ -122,6 +135,11 @@ def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> 
     plain = Trained(tmp_path, None, *settings)
     assert [stack.names for stack in plain.step.network.stacked] == [("one", "two")]
     assert_equal(Trained(tmp_path, Uncompiled, *settings), plain)
+
+
+def test_warm_up_leaves_no_trace(tmp_path: Path) -> None:
+    plain = Trained(tmp_path, None, WINDOWS)
+    assert_equal(Trained(tmp_path, Rehearsed, WINDOWS), plain)
 
 
 @pytest.mark.slow

@@ -137,7 +137,8 @@ class CompiledStep:
     ) -> StepLog:
         """Take one batch."""
         updater, known = self._step.updater, known or {}
-        if len(batch.labels) != self._rows:
+        # (a batch after which nothing steps is for the plain step, too)
+        if len(batch.labels) != self._rows or not updater.due(updater.closes(last_in_epoch)):
             return self._step(batch, last_in_epoch, batch_rows, known)
         opens, closes, number = updater.takes(last_in_epoch)
         given = StepInputs(
@@ -165,7 +166,7 @@ class CompiledStep:
     def _graph(self, batch: Kind, memory: Memory, given: StepInputs) -> Graph:
         """The graph of such a batch, as long as the same components move."""
         spans = tuple((s.start, s.counter, s.weight_decay) for s in self._step.updater.calls.spans)
-        key = (batch, self._step.network.frozen, spans)
+        key = (batch, self._step.losses, self._step.network.frozen, spans)
         if key not in self._graphs:
             self._graphs[key] = self._made(whole_step(self._step, *batch), memory, given)
         return self._graphs[key]

@@ -170,14 +170,17 @@ class Updater:
         """The groups that step at a batch, by whether it closes the window."""
         return (self._all if closes else self._every_batch).groups
 
+    def closes(self, last_in_epoch: bool) -> bool:
+        """Whether the next batch closes the window."""
+        return last_in_epoch or self._pending + 1 == self._accumulation
+
     def takes(self, last_in_epoch: bool) -> tuple[bool, bool, int]:
         """Counts a batch whose step is taken by another hand (`train.engines`).
 
         Returns:
             Whether the batch opens its window, whether it closes it, and which it is in it, from 1.
         """
-        number = self._pending + 1
-        closes = last_in_epoch or number == self._accumulation
+        number, closes = self._pending + 1, self.closes(last_in_epoch)
         self._pending = 0 if closes else number
         return number == 1, closes, number
 
@@ -244,8 +247,8 @@ class Updater:
             raise TrainingError("the updater has no learning rates: call set_rates() first")
         if self.paths is not None:
             self.paths.join()
+        closes = self.closes(last_in_epoch)
         self._pending += 1
-        closes = last_in_epoch or self._pending == self._accumulation
         due = self._all if closes else self._every_batch
         record = self._step(due, closes) if due.groups else None
         if closes:

@@ -46,6 +46,7 @@ training: {epochs: 3, batch_size: 48, device: cpu}
 """
 WINDOWS = "knowledge_transfer.expert_gradient_accumulation=2"
 SGD = "training.optimizer={type: SGD, momentum: 0.9, nesterov: true}"
+NO_FUSION = "fusion={type: productOfExperts}"
 FROZEN = "experts.image.freeze={until: {epochs: 1}}"
 
 
@@ -128,8 +129,8 @@ def assert_equal(one: Trained, other: Trained) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [(), (WINDOWS,), (SGD,), (FROZEN,), (WINDOWS, SGD, FROZEN)],
-    ids=["AdamW", "windows", "SGD", "frozen", "all"],
+    [(), (WINDOWS,), (SGD,), (FROZEN,), (WINDOWS, SGD, FROZEN), (WINDOWS, NO_FUSION)],
+    ids=["AdamW", "windows", "SGD", "frozen", "all", "nothing steps at every batch"],
 )
 def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> None:
     plain = Trained(tmp_path, None, *settings)

@@ -57,7 +57,7 @@ def rate_range(plan: Plan, low: float, high: float, steps: int) -> RateCurve:
     rows = load_data(plan.settings.data, plan.data)["train"]
     network = make_network(plan, rows).to(device)
     frozen = [n for n in network.names if plan.components[f"experts.{n}"].is_frozen(0)]
-    updater = make_updater(_never_halting(plan, steps), network.components(), device)
+    updater = make_updater(_never_halting(plan, steps), network, device)
     step = Step(network, updater, loss_settings(plan), settings.precision, device)
     network.freeze(frozen)
     views = {name: expert.view for name, expert in plan.settings.experts.items()}

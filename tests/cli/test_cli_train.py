@@ -39,7 +39,7 @@ experts:
   fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
   zernike: {model: mlp, view: zernike, hidden: [16], features: 16}
 fusion: {type: concatenation}
-training: {epochs: 2, device: cpu}
+training: {epochs: 2, device: cpu, engine: eager}
 """
 
 

@@ -17,6 +17,7 @@ RECIPE = (
 augmentation: {mixup: {alpha: 0.2}, label_smoothing: 0.1}
 training:
   epochs: 4
+  engine: eager
   batch_size: 32
   device: cpu
   checkpoints: {every_steps: 4}

@@ -30,7 +30,7 @@ experts:
   karhunen: {{model: mlp, view: karhunen_loeve, hidden: [4], features: 4}}
   profile: {{model: mlp, view: profile_correlations, hidden: [4], features: 4}}
 fusion: {{type: concatenation}}
-training: {{device: cpu}}
+training: {{device: cpu, engine: eager}}
 stages:
   - {{stage: pretrain, epochs: {epochs}}}
   - {{stage: warmup, epochs: 1}}

@@ -21,7 +21,7 @@ experts:
   fourier: {{model: mlp, view: fourier, hidden: [4], features: 4}}
   zernike: {{model: mlp, view: zernike, hidden: [4], features: 4}}
 fusion: {{type: concatenation}}
-training: {{epochs: {epochs}, device: cpu}}
+training: {{epochs: {epochs}, device: cpu, engine: eager}}
 {more}
 """
 # The commands, whether or not the program lists them.

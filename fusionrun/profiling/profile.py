@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fusionrun.plan.plan import Plan
 from fusionrun.profiling.machine import PeakMemory, matmul_peak, synchronize
-from fusionrun.profiling.ranges import Ranges
+from fusionrun.profiling.ranges import Ranges, parts_of
 from fusionrun.profiling.timeline import PHASES, PHASES_OF_WHOLE, Timeline, timeline
 from fusionrun.train.bare import BareTrainer, bare_trainer
 from fusionrun.train.epochs import Epochs, Where
@@ -143,7 +143,7 @@ def profile(plan: Plan, steps: int, trace: Path | None = None) -> Profile:
     if trace is not None:
         script.profiler.export_chrome_trace(str(trace))
     on_cuda = trainer.device.type == "cuda"
-    components = tuple(trainer.step.network.components())
+    components = tuple(parts_of(trainer.step.network))
     events = script.profiler.events()  # type: ignore[no-untyped-call]
     found = timeline(events, components, on_cuda=on_cuda)
     return _profile(trainer, script, found, trace)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
+from torch import nn
 from torch.autograd.profiler import record_function
 
 from fusionrun.models.network import FusionNetwork
@@ -27,6 +28,7 @@ __all__ = [
     "UPDATE",
     "WHOLE",
     "Ranges",
+    "parts_of",
 ]
 
 DATA: Final = "data"
@@ -37,7 +39,18 @@ BACKWARD: Final = "backward"
 UPDATE: Final = "clip + optimizer"
 LOGGING: Final = "logging"
 WHOLE: Final = "the whole step"
+
+# What is called of each kind of part.
+_METHODS: Final = {"experts": ("encode",), "stack": ("encode", "judge")}
 """Of a compiled engine, which has no parts to be seen. Not a range: what lies between others."""
+
+
+def parts_of(network: FusionNetwork) -> dict[str, nn.Module]:
+    """What a step's time is told by: the components; of stacked ones the stack, with its heads."""
+    stacked = {name for stack in network.stacked for name in stack.components}
+    stacks = {f"stack.{'+'.join(stack.names)}": stack for stack in network.stacked}
+    components = network.components().items()
+    return {**stacks, **{name: module for name, module in components if name not in stacked}}
 
 
 class Ranges:
@@ -71,8 +84,9 @@ class Ranges:
     def _around_parts(self) -> None:
         """A compiler would take the ranges into its graph, or break it: it gets none."""
         step, network = self._trainer.step, self._trainer.step.network
-        for name, module in network.components().items():
-            self._around(module, "encode" if name.startswith("experts.") else "forward", name)
+        for name, module in parts_of(network).items():
+            for method in _METHODS.get(name.partition(".")[0], ("forward",)):
+                self._around(module, method, name)
         self._replace(network, "forward", self._forward)
         self._replace(step.updater, "scale", self._scale)
         self._replace(step.updater, "after_backward", self._after_backward)

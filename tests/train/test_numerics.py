@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fusionrun.data.load import load_data
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
-from fusionrun.train.assemble import make_network, pin_numerics
+from fusionrun.train.assemble import make_network
+from fusionrun.train.bare import bare_trainer
 from fusionrun.train.circumstances import circumstances
-from fusionrun.train.ranks import SINGLE
 from tests.data.written import images
 
 pytestmark = pytest.mark.usefixtures("numerics")
@@ -41,9 +40,8 @@ def plan_of(folder: Path, *settings: str) -> Plan:
 def test_a_run_is_deterministic_unless_told_otherwise_and_its_record_says_so(
     setting: str, found: str, tmp_path: Path
 ) -> None:
-    cpu = torch.device("cpu")
-    pin_numerics(plan_of(tmp_path, f"training.deterministic={setting}"), cpu)
-    assert circumstances(cpu, SINGLE, "eager", "fused")["deterministic"] == found
+    step = bare_trainer(plan_of(tmp_path, f"training.deterministic={setting}")).step
+    assert circumstances(step, "eager")["deterministic"] == found
 
 
 @pytest.mark.parametrize(

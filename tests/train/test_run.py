@@ -146,7 +146,7 @@ def test_status_says_completed_with_all_epochs_and_steps(digits: RunLayout) -> N
 
 def test_events_tell_the_run_from_start_to_end(digits: RunLayout) -> None:
     events = [line["event"] for line in lines_of(digits.events)]
-    assert events == ["started", "saved", "saved", "completed"]
+    assert events == ["started", "engine", "saved", "saved", "completed"]
 
 
 def test_the_environment_names_versions_host_device_and_data(digits: RunLayout) -> None:

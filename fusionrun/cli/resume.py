@@ -42,12 +42,13 @@ def resume(
             "job_id": done.job_id,
             "start": start,
             "snapshot": done.snapshot,
+            "code": done.code,
             "waits": done.waits or None,
             "log": str(done.layout.log),
         }
         typer.echo(dumps(content, indent=2, ensure_ascii=False))
         return
-    typer.echo(f"{layout.id}: was {done.was}; goes on with the code of snapshot {done.snapshot}")
+    typer.echo(f"{layout.id}: was {done.was}; {done.code}")
     if done.waits:
         typer.echo(f"waits       {done.waits}")
     if done.verdict and done.verdict.start:

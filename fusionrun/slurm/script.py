@@ -7,6 +7,7 @@ may use is what `_context` returns. A user's own must ask Slurm for what fusionr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,8 @@ class Job:
         name: the recipe's, any printable text.
         run_dir: absolute; of an array, the directory of its records.
         python: absolute path of the interpreter that submits.
-        pythonpath: what stands before everything else there: the snapshot.
+        pythonpath: what stands before everything else there: the folders of the snapshot, its package
+            first, then what the user has on it.
         settings: the resolved `slurm` section, plain.
         after: text of `--dependency`, or None.
         array: number of tasks and how many run at once (None: all); None for a single run. Task
@@ -190,6 +192,7 @@ def _context(job: Job) -> dict[str, Any]:
         "python": settings.get("python") or job.python,
         "finds_python": bool(settings["setup"]) and not (container or settings.get("python")),
         "pythonpath": ":".join(job.pythonpath),
+        "snapshot": _snapshot(job.pythonpath),
         "world_size": Verbatim(str(world_size(settings))),
         "processes_per_node": Verbatim(str(processes_per_node(settings))),
         "cpus": Verbatim(str((settings["cpus_per_task"] or 1) * processes_per_node(settings))),
@@ -202,6 +205,16 @@ def _context(job: Job) -> dict[str, Any]:
         "inside": Verbatim(" ".join(map(quoted, _inside(container, job)))),
         "container": container is not None,
     }
+
+
+def _snapshot(pythonpath: tuple[str, ...]) -> list[str]:
+    """The folders of the snapshot, which stand beside the first; the others are the user's own.
+
+    Those are never demanded: what was there at the submit may be gone by now, and Python passes
+    over an entry that is not there.
+    """
+    top = os.path.dirname(pythonpath[0]) if pythonpath else ""
+    return [folder for folder in pythonpath if folder.startswith(f"{top}/")]
 
 
 def _header(job: Job, layout: RunLayout) -> list[tuple[str, str | None]]:

@@ -24,6 +24,7 @@ __all__ = [
     "Submission",
     "SubmissionState",
     "add_event",
+    "is_lost",
     "now",
     "read_events",
     "read_submission",
@@ -146,6 +147,12 @@ def read_submission(layout: RunLayout) -> Submission | None:
         return None
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise UserError(f"{layout.submission}: damaged: {error}") from error
+
+
+def is_lost(layout: RunLayout) -> bool:
+    """Whether a run was handed over, and its journal is gone: its script or job's log is there."""
+    handed = layout.job_script.exists() or layout.log.exists()
+    return handed and not layout.submission.exists()
 
 
 def record_job(layout: RunLayout, job: Job) -> Submission:

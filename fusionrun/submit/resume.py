@@ -23,6 +23,7 @@ from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
 from fusionrun.submit.journal import (
     Executor,
     Submission,
+    is_lost,
     now,
     read_submission,
     write_submission,
@@ -47,6 +48,7 @@ class Resumed(NamedTuple):
         executor: who carries it on.
         job_id: as which job.
         snapshot: id of the code it runs.
+        code: which code that is, in words.
         waits: what it still waits for, in words; empty for nothing.
         verdict: the scheduler's; None without one.
     """
@@ -56,6 +58,7 @@ class Resumed(NamedTuple):
     executor: Executor
     job_id: str
     snapshot: str
+    code: str
     waits: str
     verdict: Verdict | None
 
@@ -94,13 +97,39 @@ def _resume(
     if found.is_living:
         raise UserError(f"{layout.id}: goes on already: {found.words}")
     plan = read_plan(layout.plan)
+    code = _code(layout)
     submission = _submission(layout, plan, slurm, executor)
     if submission.executor == "slurm":
         _require_answer(layout, slurm)
     wait = _wait(layout, submission, slurm)
     submission = replace(submission, after=wait.after)
     with _journal_stays(layout):
-        return _handed(layout, plan, submission, slurm, wait, found.words, allow_inexact)
+        job_id, said = _handed(layout, plan, submission, slurm, wait, allow_inexact)
+    return Resumed(
+        layout=layout,
+        was=found.words,
+        executor=submission.executor,
+        job_id=job_id,
+        snapshot=str(submission.snapshot["id"]),
+        code=f"{code} snapshot {submission.snapshot['id']}",
+        waits=wait.words if wait.after else "",
+        verdict=said,
+    )
+
+
+def _code(layout: RunLayout) -> str:
+    """Which code goes on, but for the snapshot's id: asked before a journal is written."""
+    if is_lost(layout):
+        return (
+            f"its {layout.submission.name} is gone, which names the code it began with: it goes on "
+            "with the code as it is now,"
+        )
+    if read_submission(layout) is None:
+        return (
+            "it was trained in the foreground, with no snapshot: it goes on with the code as it is "
+            "now,"
+        )
+    return "goes on with the code of"
 
 
 def _require_answer(layout: RunLayout, slurm: Slurm) -> None:
@@ -124,6 +153,7 @@ def _journal_stays(layout: RunLayout) -> Iterator[None]:
     from fusionrun.slurm.client import SubmitTimeout
 
     before, trained = read_submission(layout), read_status(layout).attempts > 0
+    had_script = layout.job_script.exists()
     try:
         yield
     except SubmitTimeout:
@@ -131,6 +161,8 @@ def _journal_stays(layout: RunLayout) -> Iterator[None]:
     except SchedulerError:
         if trained and before is None:
             layout.submission.unlink(missing_ok=True)
+            if not had_script:  # (alone it would tell of a journal that is gone)
+                layout.job_script.unlink(missing_ok=True)
         elif trained and before is not None:
             write_submission(layout, before)
         raise
@@ -142,9 +174,10 @@ def _handed(
     submission: Submission,
     slurm: Slurm,
     wait: Wait,
-    was: str,
     allow_inexact: bool,
-) -> Resumed:
+) -> tuple[str, Verdict | None]:
+    """The job's id, and the scheduler's verdict."""
+    begins_anew = read_submission(layout) is None  # a script of before names other code
     with rejected_on_error(layout):
         write_submission(layout, submission)
         if allow_inexact:
@@ -152,15 +185,13 @@ def _handed(
         else:
             layout.inexact_allowed.unlink(missing_ok=True)
         make_folder(layout.logs)
-        if submission.executor == "slurm" and not layout.job_script.exists():
+        if submission.executor == "slurm" and (begins_anew or not layout.job_script.exists()):
             text = script_of(
                 layout, plan, submission.python, submission.pythonpath, submission.slurm
             )
             write_text(layout.job_script, text)
     said = ask(layout, slurm, wait.arguments) if submission.executor == "slurm" else None
-    job_id = hand_over(layout, slurm, wait.arguments)
-    snapshot, waits = str(submission.snapshot["id"]), wait.words if wait.after else ""
-    return Resumed(layout, was, submission.executor, job_id, snapshot, waits, said)
+    return hand_over(layout, slurm, wait.arguments), said
 
 
 def _submission(
@@ -191,9 +222,9 @@ def _wait(layout: RunLayout, submission: Submission, slurm: Slurm) -> Wait:
 
 
 def _first(runs_dir: Path, plan: Plan, slurm: Slurm, executor: Executor | None) -> Submission:
-    """The journal of a run that was trained in the foreground: nobody knows its project any more.
+    """The journal of a run that has none: nobody knows its project any more.
 
-    It was started by `fusionrun train`, whose code it is that runs on.
+    It was trained in the foreground, or has lost its journal; fusionrun's own code runs on.
     """
     chosen = choose_executor(executor, plan, slurm).executor
     snapshot = take_snapshot(None, runs_dir)

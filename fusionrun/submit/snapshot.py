@@ -68,14 +68,19 @@ class Snapshot:
     ) -> tuple[str, ...]:
         """What goes on PYTHONPATH: the snapshot first, then what was there, the project excepted.
 
+        An entry that is not there is none to Python, and does not go along.
+
         Args:
             search: where this Python looks for modules; `sys.path` unless given. Folders of the
                 project in it (`src` of an editable install) are taken from the snapshot.
             inherited: PYTHONPATH as it is; the environment's unless given.
         """
         given = os.environ.get("PYTHONPATH", "") if inherited is None else inherited
-        outside = [entry for entry in given.split(os.pathsep) if entry and not self._below(entry)]
-        paths = [str(self.path / _PACKAGE), str(self.path / _PROJECT)]
+        entries = [entry for entry in given.split(os.pathsep) if entry and os.path.exists(entry)]
+        outside = [entry for entry in entries if not self._below(entry)]
+        paths = [str(self.path / _PACKAGE)]
+        if any(name.startswith(f"{_PROJECT}/") for name in self.files):
+            paths.append(str(self.path / _PROJECT))
         paths += self._copied_folders(sys.path if search is None else search)
         return tuple(dict.fromkeys([*paths, *map(os.path.abspath, outside)]))
 

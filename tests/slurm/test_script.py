@@ -314,6 +314,7 @@ def started(
     run: str,
     given: Mapping[str, Any],
     array: tuple[int, int | None] | None = None,
+    users_path: str | None = None,
     **env: str,
 ) -> subprocess.Popen[str]:
     """Bash with a script of its own, as Slurm would start it."""
@@ -322,7 +323,7 @@ def started(
         array=array,
         run_dir=str(place / run),
         python=sys.executable,
-        pythonpath=(str(place / "code"),),
+        pythonpath=(str(place / "code"), *([users_path] if users_path else [])),
         settings=settings(**given),
     )
     (place / "job.sbatch").write_text(render(job), encoding="utf-8")
@@ -480,6 +481,13 @@ def test_a_missing_snapshot_has_its_own_code_and_no_other_code_runs(place: Path)
     code, errors = ran(place, PYTHONPATH=str(place / "moved"))
     assert code == 73
     assert f"fusionrun: the snapshot of the code is missing: {place / 'code'}\n" in errors
+
+
+def test_a_folder_of_the_users_that_is_gone_since_the_submit_is_not_demanded(place: Path) -> None:
+    (place / "run").mkdir()
+    process = started(place, "run", {}, users_path="/gone/since")
+    assert process.communicate(timeout=30) == (None, "")
+    assert process.returncode == 0
 
 
 def test_a_python_without_torch_has_its_own_code(place: Path) -> None:

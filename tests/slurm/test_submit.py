@@ -21,7 +21,7 @@ from fusionrun.slurm.script import header
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
-from fusionrun.submit.journal import Submission, read_events, read_submission
+from fusionrun.submit.journal import Submission, is_lost, read_events, read_submission
 from fusionrun.submit.preview import CODE
 from fusionrun.submit.queueing import jobs_of
 from tests.slurm_cluster import Cluster
@@ -194,6 +194,18 @@ def test_a_resume_that_slurm_refuses_leaves_the_run_as_it_ended(site: Site) -> N
     assert alone.returncode == 4
     assert f"`fusionrun resume {layout.id} --executor local` goes on" in alone.stderr
     assert not layout.submission.exists()
+    assert not is_lost(layout)
+
+
+def test_a_run_of_the_foreground_goes_on_in_a_job_with_the_code_as_it_is(site: Site) -> None:
+    recipe = write_recipe(site.folder / "r.yaml", "taken", epochs=1, more="slurm: {nodes: 1}")
+    layout = interrupted(recipe, site.folder / "runs")
+    done = site.call("resume", layout.id, PYTHONPATH="/no/such/folder")
+    assert done.returncode == 0, done.stderr
+    words = "trained in the foreground, with no snapshot: it goes on with the code as it is now"
+    assert words in done.stdout
+    assert site.cluster.wait(job_of(layout), "COMPLETED") == "COMPLETED"
+    assert read_status(layout).state == "completed"
 
 
 def interrupted(recipe: Path, runs: Path) -> RunLayout:

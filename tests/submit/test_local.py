@@ -256,6 +256,22 @@ def test_a_completed_run_is_not_submitted_again(
     assert f"{layout.id} has finished already" in done.stdout
 
 
+def test_a_run_that_has_lost_its_journal_goes_on_with_the_code_as_it_is_and_says_so(
+    folder: Path,
+) -> None:
+    recipe = write_recipe(folder / "lost.yaml", "lost", epochs=1)
+    source = read_recipe(recipe)
+    layout = prepare(make_plan(source, folder / "runs"), source.text, folder / "runs", new=True).layout
+    make_folder(layout.logs)
+    layout.log.touch()  # (as a job leaves it)
+    shown = call("status", layout.id, cwd=folder).stdout
+    assert "submission.json: missing" in shown
+    done = call("resume", layout.id, "--executor", "local", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "submission.json is gone, which names the code it began with" in done.stdout
+    until("it has completed", lambda: standing(layout).is_complete)
+
+
 def test_a_completed_run_is_not_resumed(short: tuple[Path, RunLayout, Done], folder: Path) -> None:
     done = call("resume", short[1].id, cwd=folder)
     assert done.returncode == 2

@@ -329,11 +329,16 @@ def test_an_editable_installs_folder_is_taken_from_the_snapshot(folder: Path, ru
     (folder / "src" / "mine").mkdir(parents=True)
     (folder / "src" / "mine" / "__init__.py").write_text("")
     snapshot = scan(folder, runs)
-    path = snapshot.python_path(search=[str(folder / "src"), "/usr/lib"], inherited="/opt/x")
+    users = str(folder.parent)
+    path = snapshot.python_path(search=[str(folder / "src"), "/usr/lib"], inherited=users)
     top = snapshot.path
-    assert path == tuple(
-        map(str, (top / "package", top / "project", top / "project/src", "/opt/x"))
-    )
+    assert path == tuple(map(str, (top / "package", top / "project", top / "project/src", users)))
+
+
+def test_what_is_not_there_is_not_on_the_path(runs: Path, tmp_path: Path) -> None:
+    snapshot = scan(None, runs)  # (of no project)
+    path = snapshot.python_path(search=[], inherited=f"/no/such/folder:{tmp_path}")
+    assert path == (str(snapshot.path / "package"), str(tmp_path))
 
 
 def test_the_whole_package_is_in_it_with_its_templates(runs: Path) -> None:

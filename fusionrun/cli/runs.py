@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def runs(json: JsonOption = False, runs: RunsOption = None) -> None:
     """List the runs there are, the newest first, with what came of them."""
-    from fusionrun.store.runs import list_runs, runs_dir
+    from fusionrun.store.runs import list_runs, planless_notes, runs_dir
     from fusionrun.watch.look import look
     from fusionrun.watch.screen import unreachable_note
 
@@ -31,6 +31,8 @@ def runs(json: JsonOption = False, runs: RunsOption = None) -> None:
         typer.echo(dumps(content, indent=2, ensure_ascii=False))
     else:
         _print(seen, directory)
+    for lost in planless_notes(directory):
+        typer.echo(lost, err=True)
     if note := unreachable_note(seen):
         typer.echo(note, err=True)
 

@@ -36,10 +36,12 @@ def status(
 
     Ends with 4 where Slurm is out of reach and the states shown are the last known ones.
     """
-    from fusionrun.store.runs import runs_dir
+    from fusionrun.store.runs import planless_notes, runs_dir
 
     directory = runs_dir(runs)
     seen = _watch(directory, run, json) if watch else _once(directory, run, json)
+    for note in planless_notes(directory) if run is None else ():
+        typer.echo(note, err=True)
     if not seen.is_certain:
         raise typer.Exit(OUT_OF_REACH)
 

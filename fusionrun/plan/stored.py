@@ -18,7 +18,7 @@ from fusionrun.regular import read_regular
 from fusionrun.store.atomic import finite
 from fusionrun.store.manifest import digest_of
 
-__all__ = ["read_plan", "sealed"]
+__all__ = ["damage_of", "read_plan", "sealed"]
 
 _DIGEST: Final = "sha256"
 
@@ -49,12 +49,29 @@ def read_plan(path: Path) -> Plan:
     return plan
 
 
+def damage_of(path: Path) -> str:
+    """What is wrong with a run's plan, in a line; empty where it is what was written."""
+    try:
+        content = json.loads(read_regular(path))
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except (ValueError, RecursionError):
+        return "damaged, not JSON"
+    if not isinstance(content, dict) or content.get(_DIGEST) != _digest_of_rest(content):
+        return "damaged, or edited since it was written"
+    return ""
+
+
+def _digest_of_rest(content: Mapping[str, Any]) -> str:
+    return digest_of({key: value for key, value in content.items() if key != _DIGEST})
+
+
 _FIX: Final = "put back what was written, or begin a new run of the recipe with --new"
 
 
 def _refuse_edited(content: Mapping[str, Any], path: Path) -> None:
     told = content.get(_DIGEST)
-    found = digest_of({key: value for key, value in content.items() if key != _DIGEST})
+    found = _digest_of_rest(content)
     if told == found:
         return
     got = "no sha256 of its content" if told is None else f"content of sha256 {found[:12]}…"

@@ -67,8 +67,8 @@ class Job:
         name: the recipe's, any printable text.
         run_dir: absolute; of an array, the directory of its records.
         python: absolute path of the interpreter that submits.
-        pythonpath: what stands before everything else there: the folders of the snapshot, its package
-            first, then what the user has on it.
+        pythonpath: what stands before everything else there: the snapshot's folders, its
+            package first, then what the user has on it.
         settings: the resolved `slurm` section, plain.
         after: text of `--dependency`, or None.
         array: number of tasks and how many run at once (None: all); None for a single run. Task

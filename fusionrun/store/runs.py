@@ -1,6 +1,7 @@
 """Finding a run by what a person types, and making room for a new one.
 
-A run is a directory with a plan. Nothing here reads more of it than when it started.
+A run is a directory with a plan; one that has lost it is told of. Nothing here reads more of a
+run than when it started.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ __all__ = [
     "newest_with",
     "next_free",
     "no_runs",
+    "planless",
+    "planless_notes",
     "runs_dir",
     "typed",
 ]
@@ -55,6 +58,20 @@ def list_runs(runs_dir: Path) -> list[RunLayout]:
     return sorted(runs, key=lambda run: (-_started(run), run.id))
 
 
+def planless(runs_dir: Path) -> list[RunLayout]:
+    """Directories that hold records of a run and no plan, by name; none where nobody may look."""
+    try:
+        names = sorted(name for name in os.listdir(runs_dir) if not name.startswith("."))
+    except OSError:
+        return []
+    return [run for run in (RunLayout(runs_dir / name) for name in names) if _lost_plan(run)]
+
+
+def planless_notes(runs_dir: Path) -> list[str]:
+    """What to say of each of them."""
+    return [_without_plan(run) for run in planless(runs_dir)]
+
+
 def find_run(runs_dir: Path, wanted: str | None) -> RunLayout:
     """The one run that is meant.
 
@@ -75,6 +92,7 @@ def find_run(runs_dir: Path, wanted: str | None) -> RunLayout:
     by_path = RunLayout(Path(os.path.expanduser(wanted)))
     if wanted and _is_run(by_path):
         return by_path
+    _refuse_planless(by_id if is_id else by_path)
     return _by_part(runs_dir, wanted)
 
 
@@ -140,6 +158,24 @@ def _is_run(run: RunLayout) -> bool:
     return os.path.isfile(run.plan)
 
 
+def _lost_plan(run: RunLayout) -> bool:
+    """A run that is just being made has none of these before its plan."""
+    records = (run.status, run.events, run.metrics, run.checkpoints, run.all_components)
+    return not os.path.lexists(run.plan) and any(map(os.path.exists, records))
+
+
+def _without_plan(run: RunLayout) -> str:
+    return (
+        f"{run.root.absolute()}: its {run.plan.name} is gone, without which it is no run\n"
+        "  Put it back, and the run is there again; or begin a new one of the recipe."
+    )
+
+
+def _refuse_planless(run: RunLayout) -> None:
+    if _lost_plan(run):
+        raise RunNotFoundError(_without_plan(run))
+
+
 def _newest(runs_dir: Path) -> RunLayout:
     runs = list_runs(runs_dir)
     if not runs:
@@ -149,19 +185,24 @@ def _newest(runs_dir: Path) -> RunLayout:
 
 def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
     runs = list_runs(runs_dir)
-    if not runs:
-        raise _no_runs(runs_dir, f"run {wanted!r}")
     # Empty is a shell variable that was not set: every run would fit, and none was meant.
     beginning = [run for run in runs if wanted and run.id.startswith(wanted)]
     found = beginning or [run for run in runs if wanted and wanted in run.id]
+    for run in [] if found else planless(runs_dir):
+        if wanted and wanted in run.id:
+            _refuse_planless(run)
     if len(found) == 1:
         return found[0]
+    if not runs:
+        raise _no_runs(runs_dir, f"run {wanted!r}")
     raise _ambiguous(wanted, found) if found else _unknown(runs_dir, wanted, runs)
 
 
 def no_runs(runs_dir: Path) -> str:
     """What to say of a directory without a run, or of one that is not there."""
     what = "no runs there" if runs_dir.is_dir() else "no such directory of runs"
+    if lost := len(planless(runs_dir)):
+        what = f"no runs there but {lost} without a {RunLayout(runs_dir).plan.name}"
     return f"{runs_dir.absolute()}: {what}\n  {_ELSEWHERE}"
 
 

@@ -12,6 +12,7 @@ from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import typed
 from fusionrun.store.status import Status, status_and_damage
+from fusionrun.submit.journal import is_lost
 from fusionrun.submit.process import is_living
 from fusionrun.watch.files import (
     instant,
@@ -23,6 +24,7 @@ from fusionrun.watch.files import (
     text,
     whole,
 )
+from fusionrun.watch.obstacles import Obstacle, obstacles
 
 __all__ = ["WAITING", "Facts", "HandedJob", "RankError", "facts_of"]
 
@@ -133,6 +135,8 @@ class Facts:
         damaged: newer ones, and what is wrong with each: they will be passed over. The name of
             the folder of checkpoints itself where it is none.
         made: when the run's directory got its plan; None when not known.
+        obstacles: what would have `resume` refuse it; of a run that somebody trains, none.
+        lost: its journal is gone, and it was handed over once.
     """
 
     layout: RunLayout
@@ -168,6 +172,8 @@ class Facts:
     checkpoint: int | None = None
     damaged: tuple[tuple[str, str], ...] = ()
     made: float | None = None
+    obstacles: tuple[Obstacle, ...] = ()
+    lost: bool = False
 
     @property
     def id(self) -> str:
@@ -212,7 +218,8 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
 
     Args:
         layout: the run.
-        thorough: read the checkpoints of a run that nobody seems to train, which may be large.
+        thorough: read the checkpoints and the code of a run that nobody seems to train, which
+            may be large.
     """
     status, damage = status_and_damage(layout)
     journal = json_object(layout.submission)
@@ -226,6 +233,8 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
     checkpoint, damaged = None, tuple[tuple[str, str], ...]()
     if open_:
         checkpoint, damaged = _checkpoints(layout, thorough=thorough and not lives)
+    snapshot = text(section(journal, "snapshot"), "id")
+    in_the_way = obstacles(layout, snapshot, thorough=thorough) if open_ and not lives else ()
     step = max(status.step, checkpoint or 0)
     return Facts(
         layout=layout,
@@ -261,6 +270,8 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         checkpoint=checkpoint,
         damaged=damaged,
         made=_made(layout),
+        obstacles=tuple(in_the_way),
+        lost=open_ and is_lost(layout),
     )
 
 

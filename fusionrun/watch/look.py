@@ -20,9 +20,11 @@ from fusionrun.watch.state import ENDED, HUNG_S, RunState, Unreachable, heartbea
 if TYPE_CHECKING:
     from fusionrun.slurm.client import QueuedJob, Slurm
 
-__all__ = ["Look", "SeenRun", "hung_s", "look", "look_as_json", "run_as_json"]
+__all__ = ["LOST", "Look", "SeenRun", "hung_s", "look", "look_as_json", "run_as_json"]
 
 HUNG_VARIABLE: Final = "FUSIONRUN_HUNG_S"
+
+LOST: Final = "missing; the run was handed over, and nothing says as which job, with which code"
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,9 @@ def _damaged(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts.status_damage:
         yield facts.layout.status.name, facts.status_damage
     yield from facts.damaged
+    yield from ((obstacle.record, obstacle.wrong) for obstacle in facts.obstacles)
+    if facts.lost:
+        yield facts.layout.submission.name, LOST
 
 
 def _job(facts: Facts, job: QueuedJob | None) -> dict[str, Any] | None:

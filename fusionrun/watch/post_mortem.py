@@ -143,11 +143,18 @@ def how_to_go_on(facts: Facts) -> str:
     call, names = f"`{facts.typed('resume')}`", [name for name, _ in facts.damaged]
     if facts.layout.checkpoints.name in names:
         return f"Where its checkpoints should be is no directory: put it back, then {call}."
+    for obstacle in facts.obstacles:
+        return f"{call} will be refused: {obstacle.record}: {obstacle.wrong}. {obstacle.fix}."
     if facts.checkpoint is not None:
         passed = f", past what is damaged ({', '.join(names)})" if names else ""
-        return f"{call} goes on from step {facts.checkpoint:,}{passed}."
+        return f"{call} goes on from step {facts.checkpoint:,}{passed}{_code(facts)}."
     why = f": no checkpoint is whole ({', '.join(names)})" if names else ""
-    return f"{call} starts it again from the beginning{why}."
+    return f"{call} starts it again from the beginning{why}{_code(facts)}."
+
+
+def _code(facts: Facts) -> str:
+    gone = f", with the code as it is now, as {facts.layout.submission.name} is gone"
+    return gone if facts.lost else ""
 
 
 def how_to_go_on_otherwise(facts: Facts) -> str:

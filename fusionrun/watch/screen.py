@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fusionrun.slurm.checks import time_s
 from fusionrun.watch.columns import NOTHING, Justify, fitted
 from fusionrun.watch.files import number, text
-from fusionrun.watch.look import Look, SeenRun
+from fusionrun.watch.look import LOST, Look, SeenRun
 from fusionrun.watch.progress import slices_left
 from fusionrun.watch.reasons import refusal
 from fusionrun.watch.state import ENDED
@@ -168,6 +168,10 @@ def _record_lines(run: SeenRun) -> Iterator[tuple[str, str]]:
         yield "checkpoint", f"of step {facts.checkpoint:,}"
     for name, why in facts.damaged:
         yield "damaged", f"{name}: {why}"
+    for obstacle in facts.obstacles:
+        yield "damaged", f"{obstacle.record}: {obstacle.wrong}"
+    if facts.lost:
+        yield "damaged", f"{facts.layout.submission.name}: {LOST}"
     if facts.status_damage:
         yield "damaged", damaged_status(run)
 

@@ -365,7 +365,10 @@ def _preparing(facts: Facts, now: float) -> RunState:
 def _never_submitted(facts: Facts, now: float) -> RunState:
     if facts.made is not None and now - facts.made < PREPARING_S:
         return RunState("preparing", "it is being prepared right now")
-    return RunState("unknown", "it was never begun", how_to_go_on(facts))
+    why = "it was never begun"
+    if facts.lost:
+        why = f"which job carries it is not known: its {facts.layout.submission.name} is gone"
+    return RunState("unknown", why, how_to_go_on(facts))
 
 
 # When the scheduler cannot be asked

@@ -21,7 +21,11 @@ import pytest
 
 import fusionrun
 from fusionrun.errors import SchedulerError
+from fusionrun.launch import prepare
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
 from fusionrun.slurm.client import Slurm
+from fusionrun.store.atomic import make_folder
 from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import Status, read_status
@@ -261,7 +265,9 @@ def test_a_run_that_has_lost_its_journal_goes_on_with_the_code_as_it_is_and_says
 ) -> None:
     recipe = write_recipe(folder / "lost.yaml", "lost", epochs=1)
     source = read_recipe(recipe)
-    layout = prepare(make_plan(source, folder / "runs"), source.text, folder / "runs", new=True).layout
+    layout = prepare(
+        make_plan(source, folder / "runs"), source.text, folder / "runs", new=True
+    ).layout
     make_folder(layout.logs)
     layout.log.touch()  # (as a job leaves it)
     shown = call("status", layout.id, cwd=folder).stdout

@@ -15,6 +15,7 @@ from typing import Any
 from fusionrun.slurm.parse import QueuedJob
 from fusionrun.store.checkpoints import save_checkpoint
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.manifest import digest_of
 
 # The program, with the commands under test whether or not they are in its list yet.
 PROGRAM = """\
@@ -39,7 +40,8 @@ class Made:
         root.mkdir(parents=True)
         self.layout = RunLayout(root)
         steps = {"batches_per_epoch": 100, "fusion_steps": 6000}
-        self.layout.plan.write_text(json.dumps({"format": 1, "steps": steps}))
+        plan = {"format": 1, "steps": steps}
+        self.layout.plan.write_text(json.dumps({**plan, "sha256": digest_of(plan)}))
 
     def status(self, state: str, *, age_s: float = 1.0, **more: Any) -> Made:
         now = time.time()

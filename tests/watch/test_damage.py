@@ -164,6 +164,28 @@ def test_what_resume_will_do_goes_by_what_is_whole(tmp_path: Path) -> None:
     assert "checkpoint  of step" not in told
 
 
+def test_a_resume_that_will_be_refused_is_not_promised(tmp_path: Path) -> None:
+    gone = {"snapshot": {"id": "0123456789abcdef"}}
+    made = Made(tmp_path / "run").status("failed").outcome("failed", "boom").checkpoint(1300)
+    made.journal(executor="local", **gone)
+    told = fusionrun("status", "run", "--runs", tmp_path).stdout
+    assert "will be refused: snapshot 0123456789abcdef: the code it began with is gone" in told
+    made.layout.plan.write_text(made.layout.plan.read_text().replace("6000", "7000"))
+    told = fusionrun("status", "run", "--runs", tmp_path).stdout
+    assert "will be refused: plan.json: damaged, or edited since it was written" in told
+    assert "Put back what was written" in told
+
+
+def test_a_run_without_its_plan_is_told_and_not_taken_for_nothing(tmp_path: Path) -> None:
+    made = Made(tmp_path / "run").status("failed")
+    made.layout.plan.unlink()
+    for wanted in ((), ("run",), ("ru",)):
+        done = fusionrun("status", *wanted, "--runs", tmp_path)
+        assert "run: its plan.json is gone" in done.stderr
+        assert "Put it back" in done.stderr
+        assert done.returncode == (3 if wanted else 0)
+
+
 def test_a_file_in_the_place_of_the_checkpoints_is_told(tmp_path: Path) -> None:
     made = Made(tmp_path / "run").status("failed")
     made.layout.checkpoints.write_text("what was here?")

@@ -115,10 +115,10 @@ def submit(
     )
     slurm = Slurm()
     drafted = draft(order, slurm, may_be_unasked=dry_run)
-    if drafted.finished:
-        _say_finished(drafted, json)
-    elif dry_run:
+    if dry_run:
         _dry_run(drafted, slurm, json)
+    elif drafted.finished:
+        _say_finished(drafted, json)
     else:
         _submit(drafted, slurm, json)
 
@@ -169,8 +169,12 @@ def _say_finished(drafted: Draft, json: bool) -> None:
     if json:
         _print_json({"run": drafted.layout.id, "state": "completed"}, drafted)
         return
-    typer.echo(f"{drafted.layout.root} has finished already: the same plan, the same seed")
+    typer.echo(_finished(drafted))
     typer.echo("nothing was submitted; --new runs it again")
+
+
+def _finished(drafted: Draft) -> str:
+    return f"{drafted.layout.root} has finished already: the same plan, the same seed"
 
 
 def _dry_run(drafted: Draft, slurm: Slurm, json: bool) -> None:
@@ -185,13 +189,16 @@ def _dry_run(drafted: Draft, slurm: Slurm, json: bool) -> None:
     except SchedulerUnreachableError as error:
         unreachable = error
     if json:
-        _print_json({"state": "dry run", "script": text, **_verdict_as_json(said)}, drafted)
+        state = "completed" if drafted.finished else "dry run"
+        _print_json({"state": state, "script": text, **_verdict_as_json(said)}, drafted)
     else:
         typer.echo(_screen(drafted))
         if text:
             typer.echo(f"\n{text.rstrip()}\n")
         lines = [MISSING] if unreachable else [*_verdict_lines(said)]
         typer.echo("\n".join(lines) or "nothing was written, nothing was started")
+        if drafted.finished:
+            typer.echo(f"{_finished(drafted)}\na submit does nothing; with --new it runs it again")
     if unreachable:
         raise unreachable
     if said and not said.accepted:

@@ -32,7 +32,7 @@ def submit_stages(
     json: bool,
 ) -> None:
     """Plan everything, then hand over what has not completed."""
-    from fusionrun.cli.submit_sweep import dry_run_of
+    from fusionrun.cli.submit_sweep import dry_run_of, refuse_all_living
     from fusionrun.plan.stages import make_plans
     from fusionrun.plan.sweep import Point, plan_points
     from fusionrun.plan.unsupported import refuse_unsupported
@@ -66,6 +66,8 @@ def submit_stages(
     if dry_run:
         dry_run_of([part for part in draft if part is not None], slurm, json)
         return
+    if draft.pretraining is None or not draft.pretraining.submitted:
+        refuse_all_living(draft.fused)
     handed = hand_over_stages(draft, slurm)
     if json:
         _print_json(handed)
@@ -96,6 +98,8 @@ def _screen(draft: StagedDraft, points: Sequence[Point]) -> Iterator[str]:
         yield "waits       for all pretraining to complete; where one fails, it is ended"
     elif fused.wait.words:
         yield f"waits       {fused.wait.words}"
+    if not (fused.submitted or (alone and alone.submitted)):
+        return
     yield f"snapshot    {fused.snapshot.id}: {len(fused.snapshot.files)} files"
     if fused.snapshot.left_out:
         yield f"left out    {fused.snapshot.left_out_in_words}"

@@ -29,7 +29,11 @@ def submit_sweep(
     new: bool,
     json: bool,
 ) -> None:
-    """Plan every point, then hand over what has not completed."""
+    """Plan every point, then hand over what has not completed.
+
+    Raises:
+        UserError: nothing is left to submit, and some of it goes on right now.
+    """
     from fusionrun.plan.sweep import plan_points
     from fusionrun.plan.unsupported import refuse_unsupported
     from fusionrun.recipe.site import site_file
@@ -58,7 +62,9 @@ def submit_sweep(
     if dry_run:
         dry_run_of([draft], slurm, json)
         return
-    queued = [hand_over_array(array, draft, slurm) for array in place_array(draft)]
+    refuse_all_living(draft)
+    made = place_array(draft) if draft.submitted else ()
+    queued = [hand_over_array(array, draft, slurm) for array in made]
     if json:
         _print_json(draft, queued)
         return
@@ -68,6 +74,25 @@ def submit_sweep(
         typer.echo("nothing was submitted; --new runs every point again")
 
 
+def refuse_all_living(draft: ArrayDraft) -> None:
+    """As for a single run: what goes on already is not submitted, and that is no success.
+
+    Raises:
+        UserError: nothing is to submit, and something goes on.
+    """
+    from fusionrun.errors import UserError
+    from fusionrun.store.runs import elsewhere
+
+    if draft.submitted or not draft.living:
+        return
+    runs = "its run goes" if draft.living == 1 else f"{draft.living} of its runs go"
+    raise UserError(
+        f"{draft.name}: nothing was submitted: {runs} on right now, and no other is to submit\n"
+        f"  `fusionrun status{elsewhere(draft.runs_dir)}` shows how they stand; "
+        "--new runs every point again beside them"
+    )
+
+
 def _screen(draft: ArrayDraft) -> Iterator[str]:
     plan = draft.slots[0].point.plan
     tasks = len(draft.submitted)
@@ -75,8 +100,9 @@ def _screen(draft: ArrayDraft) -> Iterator[str]:
     yield ""
     yield from slot_lines(draft)
     yield ""
-    yield f"snapshot    {draft.snapshot.id}: {len(draft.snapshot.files)} files"
-    if draft.snapshot.left_out:
+    if tasks:
+        yield f"snapshot    {draft.snapshot.id}: {len(draft.snapshot.files)} files"
+    if tasks and draft.snapshot.left_out:
         yield f"left out    {draft.snapshot.left_out_in_words}"
     if draft.wait.words:
         yield f"waits       {draft.wait.words}"

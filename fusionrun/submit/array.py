@@ -1,8 +1,8 @@
 """A sweep: every point a run of its own, all of them one array of Slurm, or as few as need be.
 
 Here, without Slurm, an array is what one supervisor has trained, one after the other. What has
-completed is left out, what goes on is left alone, and what ended early goes on in its own
-directory: submitting a sweep again submits what is missing.
+completed is left out, what goes on is left alone, what ended early goes on in its own directory,
+and what would only end as before is left out: submitting a sweep again submits what is missing.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from fusionrun.submit.journal import (
 from fusionrun.submit.local import start
 from fusionrun.submit.local_sweep import MODULE
 from fusionrun.submit.queueing import jobs_of, queue_script
+from fusionrun.submit.repeats import repeated_end
 from fusionrun.submit.snapshot import Snapshot, scan, store
 from fusionrun.submit.standing import standing
 from fusionrun.submit.submit import choose_executor, first_submission, unasked_where
@@ -68,7 +69,7 @@ FOLDER: Final = ".arrays"
 DEFAULT_MAX_ARRAY_SIZE: Final = 1001
 """Slurm's own, where its configuration does not say."""
 
-Fate = Literal["new", "goes on", "completed", "living"]
+Fate = Literal["new", "goes on", "completed", "living", "ended"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Slot:
     Attributes:
         point: its settings and plan.
         layout: where it is, or will be.
-        fate: new; goes on (it ended early); completed and living are left as they are.
+        fate: new; goes on (it ended early); completed, living and ended (it would
+            come to the same end again) are left as they are.
         words: how it stands.
     """
 
@@ -232,6 +234,8 @@ def _slot(point: Point, runs_dir: Path, slurm: Slurm, *, new: bool) -> Slot:
         return Slot(point, layout, "completed", found.words)
     if found.is_living:
         return Slot(point, layout, "living", found.words)
+    if found.words == "failed" and (why := repeated_end(layout)):
+        return Slot(point, layout, "ended", f"failed, and would come to the same end: {why}")
     return Slot(point, layout, "goes on", f"{found.words}, goes on")
 
 

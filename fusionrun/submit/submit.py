@@ -152,7 +152,7 @@ def draft(order: Order, slurm: Slurm, *, may_be_unasked: bool = False) -> Draft:
     chosen = choose_executor(order.executor, plan, slurm)
     settings = plain(plan.settings.slurm or SlurmSection())
     world_size, limit = 1, None
-    if chosen.executor == "slurm" and not start.finished:
+    if chosen.executor == "slurm" and (may_be_unasked or not start.finished):
         from fusionrun.slurm.request import world_size as asked_for
 
         refuse_misread(settings, order.source)

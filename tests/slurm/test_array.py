@@ -79,6 +79,7 @@ def test_while_it_waits_a_sweep_is_not_queued_twice(cluster: Cluster, folder: Pa
     done = fusionrun(cluster, folder, "submit", "r.yaml", later)
     assert "a sweep of 6 points, 0 to submit" in done.stdout
     assert "waits in the queue" in done.stdout
+    assert done.returncode == 2
     (array,) = {line.partition("_")[0] for line in cluster.squeue("-h", "-r", "-o", "%i").split()}
     runs = sorted((folder / "runs").glob("*-s0"))
     assert fusionrun(cluster, folder, "cancel", runs[0].name).returncode == 0

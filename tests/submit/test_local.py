@@ -258,6 +258,10 @@ def test_a_completed_run_is_not_submitted_again(
     done = call("submit", recipe, "--executor", "local", cwd=folder)
     assert done.returncode == 0
     assert f"{layout.id} has finished already" in done.stdout
+    # Of a job for it a dry run shows all there is, whoever carried it out.
+    dry = call("submit", recipe, "--executor", "slurm", "--dry-run", cwd=folder)
+    assert "#SBATCH --comment=" in dry.stdout
+    assert f"{layout.id} has finished already" in dry.stdout
 
 
 def test_a_run_that_has_lost_its_journal_goes_on_with_the_code_as_it_is_and_says_so(

@@ -11,11 +11,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from fusionrun.errors import TrainingError
+from fusionrun.launch import prepare
+from fusionrun.plan.sweep import plan_points
+from fusionrun.slurm.client import Slurm
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
-from fusionrun.store.status import read_status
+from fusionrun.store.status import read_status, write_status
+from fusionrun.submit.array import draft_array
 from fusionrun.submit.journal import read_events, read_submission
 from fusionrun.submit.standing import standing
+from fusionrun.train.rank_errors import record_error
+from fusionrun.train.ranks import SINGLE
 from tests.submit.life import MANY, call, events, until, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -49,7 +56,7 @@ def life(folder: Path) -> Life:
 
     def say(name: str, *arguments: object) -> None:
         done = call(*arguments, cwd=folder)
-        seen[name] = done.stdout + done.stderr
+        seen[name] = f"{done.stdout}{done.stderr}ends with {done.returncode}"
 
     say("waiting", "status", points[1].id)
     say("again", "submit", "r.yaml", "--executor", "local")
@@ -83,7 +90,9 @@ def test_a_point_that_waits_says_for_what(life: Life) -> None:
 
 def test_what_goes_on_is_not_submitted_twice(life: Life) -> None:
     assert "a sweep of 4 points, 0 to submit" in life.seen["again"]
-    assert "nothing was submitted" in life.seen["again"]
+    assert "nothing was submitted: 4 of its runs go on right now" in life.seen["again"]
+    assert "ends with 2" in life.seen["again"]
+    assert "snapshot" not in life.seen["again"]
 
 
 def test_a_point_that_waits_is_taken_from_the_sweep(life: Life) -> None:
@@ -121,6 +130,20 @@ def test_submitted_again_only_what_is_missing_is_trained(life: Life, folder: Pat
     call("cancel", life.points[0].id, cwd=folder)
     until("the second has completed", lambda: standing(life.points[1]).is_complete)
     assert read_status(life.points[0]).state == "stopped"
+
+
+def test_a_point_that_would_come_to_the_same_end_is_left_out(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "r.yaml", "two", epochs=1, more="sweep: {grid: {seed: [0, 1]}}")
+    source, points = plan_points(tmp_path / "r.yaml", [], tmp_path / "runs")
+    layout = prepare(points[0].plan, source.text, tmp_path / "runs", new=True).layout
+    write_status(layout, "failed", epoch=0, step=3, attempts=1)
+    error = TrainingError("step 3: not finite: loss total", "a lower rate", repeats=True)
+    record_error(layout, SINGLE, 3, error)
+    draft = draft_array(source, points, tmp_path / "runs", Slurm(), executor="local")
+    assert [slot.fate for slot in draft.slots] == ["ended", "new"]
+    words = "failed, and would come to the same end: step 3: not finite: loss total"
+    assert draft.slots[0].words == words
+    assert [slot.fate for slot in draft.submitted] == ["new"]
 
 
 def test_a_sweep_after_a_run_that_did_not_complete_is_refused(life: Life, folder: Path) -> None:

@@ -39,6 +39,7 @@ class Script(NamedTuple):
         signals: the process sends itself this signal.
         fail: an error is raised.
         poison: the gradient gets a number that is none.
+        block: from then on a file stands where checkpoints have to go, so that none can.
     """
 
     saves: tuple[int, ...] = ()
@@ -49,6 +50,7 @@ class Script(NamedTuple):
     signals: tuple[int, int] | None = None
     fail: int | None = None
     poison: tuple[int, ...] = ()
+    block: int | None = None
 
 
 @contextmanager
@@ -62,6 +64,8 @@ def obeyed(script: Script, layout: RunLayout) -> Iterator[None]:
                 raise RuntimeError("told to fail")
             if at in script.poison:
                 self._step.updater.grad[0] = float("nan")
+            if at == script.block:
+                layout.checkpoints.write_text("a file where the directory has to go")
             if at == script.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
             if at == script.stop and self._ranks.is_first:

@@ -384,9 +384,8 @@ def test_only_the_last_two_checkpoints_are_kept_and_none_once_the_run_is_done(
 
 
 def test_a_disk_that_takes_no_checkpoint_fails_the_run_with_a_message(layout: RunLayout) -> None:
-    layout.checkpoints.write_text("a file where the directory has to go")
     with pytest.raises(TrainingError, match=r"no checkpoint could be written, 2 times in a row"):
-        run(layout, Script(saves=(6, 7, 8)))
+        run(layout, Script(saves=(6, 7, 8), block=5))
     assert [line["failures"] for line in events(layout, "checkpoint_failed")] == [1, 2]
     assert outcome(layout)["outcome"] == "failed"
 
@@ -394,7 +393,6 @@ def test_a_disk_that_takes_no_checkpoint_fails_the_run_with_a_message(layout: Ru
 def test_a_checkpoint_that_fails_once_is_tried_again(
     layout: RunLayout, undisturbed: dict[str, Any]
 ) -> None:
-    layout.checkpoints.write_text("a file where the directory has to go")
 
     def mend(seconds: float) -> None:
         assert events(layout, "checkpoint_failed")
@@ -402,7 +400,7 @@ def test_a_checkpoint_that_fails_once_is_tried_again(
 
     clock = mock.Mock(wraps=time, sleep=mend)
     with mock.patch.object(saver, "time", clock):
-        assert run(layout, Script(stop=6)) == "stopped"
+        assert run(layout, Script(stop=6, block=5)) == "stopped"
     assert [c.step for c in list_checkpoints(layout.checkpoints)] == [6]
     assert run(layout) == "completed"
     assert result(layout) == undisturbed

@@ -32,7 +32,7 @@ def submit_stages(
     json: bool,
 ) -> None:
     """Plan everything, then hand over what has not completed."""
-    from fusionrun.cli.submit_sweep import dry_run_of, refuse_all_living
+    from fusionrun.cli.submit_sweep import dry_run_of, refuse_if_idle
     from fusionrun.plan.stages import make_plans
     from fusionrun.plan.sweep import Point, plan_points
     from fusionrun.plan.unsupported import refuse_unsupported
@@ -67,7 +67,7 @@ def submit_stages(
         dry_run_of([part for part in draft if part is not None], slurm, json)
         return
     if draft.pretraining is None or not draft.pretraining.submitted:
-        refuse_all_living(draft.fused)
+        refuse_if_idle(draft.fused)
     handed = hand_over_stages(draft, slurm)
     if json:
         _print_json(handed)

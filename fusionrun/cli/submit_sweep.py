@@ -32,7 +32,7 @@ def submit_sweep(
     """Plan every point, then hand over what has not completed.
 
     Raises:
-        UserError: nothing is left to submit, and some of it goes on right now.
+        UserError: see `refuse_if_idle`.
     """
     from fusionrun.plan.sweep import plan_points
     from fusionrun.plan.unsupported import refuse_unsupported
@@ -62,7 +62,7 @@ def submit_sweep(
     if dry_run:
         dry_run_of([draft], slurm, json)
         return
-    refuse_all_living(draft)
+    refuse_if_idle(draft)
     made = place_array(draft) if draft.submitted else ()
     queued = [hand_over_array(array, draft, slurm) for array in made]
     if json:
@@ -74,21 +74,24 @@ def submit_sweep(
         typer.echo("nothing was submitted; --new runs every point again")
 
 
-def refuse_all_living(draft: ArrayDraft) -> None:
-    """As for a single run: what goes on already is not submitted, and that is no success.
+def refuse_if_idle(draft: ArrayDraft) -> None:
+    """As for a single run: where nothing is to submit, and not all has completed, it is no success.
 
     Raises:
-        UserError: nothing is to submit, and something goes on.
+        UserError: so it is.
     """
     from fusionrun.errors import UserError
     from fusionrun.store.runs import elsewhere
 
-    if draft.submitted or not draft.living:
+    ended = sum(slot.fate == "ended" for slot in draft.slots)
+    if draft.submitted or not (draft.living or ended):
         return
-    runs = "its run goes" if draft.living == 1 else f"{draft.living} of its runs go"
+    whys = [f"{draft.living} of its runs go on right now"] if draft.living else []
+    whys += [f"{ended} failed and would come to the same end"] if ended else []
+    fix = "change the recipe for those that failed; or " if ended else ""
     raise UserError(
-        f"{draft.name}: nothing was submitted: {runs} on right now, and no other is to submit\n"
-        f"  `fusionrun status{elsewhere(draft.runs_dir)}` shows how they stand; "
+        f"{draft.name}: nothing was submitted: {', '.join(whys)}\n"
+        f"  `fusionrun status{elsewhere(draft.runs_dir)}` shows how they stand; {fix}"
         "--new runs every point again beside them"
     )
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from fusionrun.errors import SchedulerError, UserError
@@ -68,6 +69,9 @@ FOLDER: Final = ".arrays"
 
 DEFAULT_MAX_ARRAY_SIZE: Final = 1001
 """Slurm's own, where its configuration does not say."""
+
+_MOST_WHY: Final = 64
+"""Characters of an error beside its run; `fusionrun status RUN` has all of it."""
 
 Fate = Literal["new", "goes on", "completed", "living", "ended"]
 
@@ -234,7 +238,8 @@ def _slot(point: Point, runs_dir: Path, slurm: Slurm, *, new: bool) -> Slot:
         return Slot(point, layout, "completed", found.words)
     if found.is_living:
         return Slot(point, layout, "living", found.words)
-    if found.words == "failed" and (why := repeated_end(layout)):
+    if found.words == "failed" and (end := repeated_end(layout)):
+        why = shorten(end, _MOST_WHY, placeholder=" …")
         return Slot(point, layout, "ended", f"failed, and would come to the same end: {why}")
     return Slot(point, layout, "goes on", f"{found.words}, goes on")
 

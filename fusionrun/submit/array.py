@@ -36,6 +36,7 @@ from fusionrun.submit.journal import (
     Job,
     Submission,
     add_event,
+    is_lost,
     now,
     read_submission,
     record_job,
@@ -241,7 +242,8 @@ def _slot(point: Point, runs_dir: Path, slurm: Slurm, *, new: bool) -> Slot:
     if found.words == "failed" and (end := repeated_end(layout)):
         why = shorten(end, _MOST_WHY, placeholder=" …")
         return Slot(point, layout, "ended", f"failed, and would come to the same end: {why}")
-    return Slot(point, layout, "goes on", f"{found.words}, goes on")
+    code = f" with the code as it is now: {layout.submission.name} is gone"
+    return Slot(point, layout, "goes on", f"{found.words}, goes on{code * is_lost(layout)}")
 
 
 def arrays(draft: ArrayDraft) -> Iterator[Array]:

@@ -190,6 +190,15 @@ def _state(layout: RunLayout) -> str:
     return standing(layout).words
 
 
+def discard_unless_begun(layout: RunLayout) -> bool:
+    """Remove the directory of a run that nobody has begun; whether it was one."""
+    left = (layout.status, layout.events, layout.checkpoints, layout.all_components)
+    if any(path.exists() for path in left):
+        return False
+    shutil.rmtree(layout.root, ignore_errors=True)
+    return True
+
+
 def discard_if_empty(layout: RunLayout) -> None:
     """Remove the directory of a run that came to nothing: no step was taken, no weights saved.
 

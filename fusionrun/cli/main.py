@@ -104,6 +104,16 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     options.debugging = len(arguments) < len(sys.argv) - 1
+    try:
+        _call(arguments)
+    except KeyboardInterrupt:  # before the command had begun
+        options.tell_interrupted(as_json="--json" in arguments)
+        sys.exit(options.INTERRUPTED)
+
+
+def _call(arguments: list[str]) -> None:
     called = arguments[0] if arguments else ""
     app = make_app(called) if called in COMMANDS else list_of_commands()
+    if "--json" in arguments:
+        sys.exit(options.call_for_programs(app, arguments))
     app(arguments)

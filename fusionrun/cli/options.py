@@ -62,7 +62,7 @@ def known_errors(command: Callable[P, R]) -> Callable[P, R]:
             _tell(error, as_json=bool(kwargs.get("json")))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted", err=True)
+            tell_interrupted(as_json=bool(kwargs.get("json")))
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             # Nobody reads on. Python flushes stdout once more at its end: into nothing.
@@ -79,6 +79,36 @@ def known_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(FusionrunError.exit_code) from error
 
     return wrapped
+
+
+def call_for_programs(app: typer.Typer, arguments: list[str]) -> int:
+    """Run a command line that asks for JSON, and return its exit code.
+
+    What is wrong with the command line itself is then told as any other error is.
+    """
+    from fusionrun.errors import UserError
+
+    try:
+        return app(arguments, standalone_mode=False) or 0
+    except Exception as error:
+        in_words = getattr(error, "format_message", None)  # click's, which is not to be imported
+        if in_words is None:
+            raise
+        _tell(UserError(in_words()), as_json=True)
+        return UserError.exit_code
+
+
+def tell_interrupted(*, as_json: bool) -> None:
+    """Say that somebody at the keyboard has ended the command."""
+    if not as_json:
+        typer.echo("interrupted", err=True)
+        return
+    from json import dumps
+
+    from fusionrun.errors import FusionrunError
+
+    said = FusionrunError("interrupted").to_json()
+    typer.echo(dumps({**said, "error": "Interrupted", "exit_code": INTERRUPTED}), err=True)
 
 
 def _tell(error: FusionrunError, *, as_json: bool) -> None:

@@ -52,7 +52,9 @@ def resume(
     if done.waits:
         typer.echo(f"waits       {done.waits}")
     if done.verdict and done.verdict.start:
-        typer.echo(f"starts      {done.verdict.start.replace('T', ' ')} at the earliest")
+        from fusionrun.slurm.words import expected_start
+
+        typer.echo(f"starts      {expected_start(done.verdict.start)}")
     typer.echo(f"{'job' if done.executor == 'slurm' else 'process':12}{done.job_id}")
     typer.echo(f"log         {done.layout.log}")
     typer.echo(next_commands(layout))

@@ -108,5 +108,5 @@ def _print(seen: Look, directory: Path, run: str | None, console: Console) -> No
             typer.echo(note, err=True)
     else:
         typer.echo(no_runs(directory))
-    if note := unreachable_note(seen):
+    if note := unreachable_note(seen, of_one=run is not None):
         typer.echo(note, err=True)

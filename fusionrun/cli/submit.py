@@ -279,7 +279,9 @@ def _verdict_lines(said: Verdict | None) -> Iterator[str]:
         return
     yield f"verdict     {'accepted' if said.accepted else 'refused'}: {said.words.splitlines()[0]}"
     if said.start:
-        yield f"starts      {said.start.replace('T', ' ')} at the earliest"
+        from fusionrun.slurm.words import expected_start
+
+        yield f"starts      {expected_start(said.start)}"
 
 
 def _verdict_as_json(said: Verdict | None) -> dict[str, Any]:

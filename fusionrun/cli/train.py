@@ -105,20 +105,24 @@ def train_here(layout: RunLayout) -> None:
     import gc
 
     from fusionrun.errors import FusionrunError, TrainingError, UserError
-    from fusionrun.launch import discard_if_empty
+    from fusionrun.launch import discard_if_empty, discard_unless_begun
     from fusionrun.report import how_far
 
-    with _interrupts_wait():
-        from fusionrun.train.job import run
-    gc.enable()
     try:
+        with _interrupts_wait():
+            from fusionrun.train.job import run
+        gc.enable()
         if run(layout) == "stopped":
             raise TrainingError("the run was asked to stop, and has saved where it is")
     except UserError:
         discard_if_empty(layout)
         raise
-    except (FusionrunError, KeyboardInterrupt):
-        typer.echo(how_far(layout), err=True)
+    except (FusionrunError, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted and discard_unless_begun(layout):
+            typer.echo(f"{layout.root}: was not begun, and is removed", err=True)
+        else:
+            typer.echo(how_far(layout), err=True)
         raise
 
 

@@ -84,7 +84,7 @@ class QueuedJob:
         reason: why it waits, or how it failed, in Slurm's word; empty when there is none.
         run_id: the run it carries, from its comment; None when it is none of ours.
         time_left_s: seconds until the time limit; None when there is none, or it is not known.
-        start: when it started, or will at the earliest; local time, `2026-11-23T00:53:01`.
+        start: when it started, or is expected to; local time, `2026-11-23T00:53:01`.
         nodes: where it runs, as Slurm abbreviates it: `n[1-2]`.
         restarts: how often Slurm has requeued it.
         exit_code: of the batch script, once it has ended; None before.

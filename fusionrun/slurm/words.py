@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["UNREACHABLE_ADVICE", "advice", "explained", "is_in_doubt", "is_unreachable", "tidy"]
+__all__ = [
+    "UNREACHABLE_ADVICE",
+    "advice",
+    "expected_start",
+    "explained",
+    "is_in_doubt",
+    "is_unreachable",
+    "tidy",
+]
 
 _PROGRAMS: Final = r"(?:sbatch|squeue|scontrol|scancel|sinfo|sacct|srun)"
 
@@ -113,3 +121,13 @@ def explained(what: str, words: str, hint: str | None = None) -> str:
     said = "\n".join(f"  {line}" for line in words.splitlines()) or "  (it said nothing)"
     hint = advice(words) if hint is None else hint
     return f"{what}\n{said}" + (f"\n  {hint}" if hint else "")
+
+
+def expected_start(start: str) -> str:
+    """When a job that waits will start. Slurm reckons that all others use up their time limits.
+
+    Args:
+        start: local time, as Slurm writes it: `2026-11-23T00:53:01`.
+    """
+    estimate = start.replace("T", " ")
+    return f"expected {estimate} by Slurm's estimate; sooner where other jobs end early"

@@ -122,9 +122,10 @@ def convert(
         force: replace a file with another content.
 
     Raises:
-        ComponentError: the file is missing, damaged, or no state dict; or it asks for more than
-            tensors, and nothing of it was run.
-        UserError: an option names what is not there, or the output cannot or must not be written.
+        ComponentError: the file is damaged, or no state dict; or it asks for more than tensors,
+            and nothing of it was run.
+        UserError: there is no such file, an option names what is not there, or the output cannot
+            or must not be written.
     """
     _refuse_same(source, output)
     found, where = _state_dict(_loaded(source), source, key)
@@ -147,6 +148,9 @@ def _refuse_same(source: Path, output: Path) -> None:
 
 
 def _loaded(source: Path) -> Any:
+    if not source.is_file():
+        got = "not a regular file" if source.exists() else "no such file"
+        raise UserError(Problem(None, str(source), got, _FOREIGN))
     try:
         with open_component(source) as file:
             if found := misfit(file):

@@ -11,6 +11,7 @@ _WAYS_OUT: Final = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that file system"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "let it be written"),
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "put back what was moved or removed"),
+    errno.ELOOP: "remove that link",
 }
 
 

@@ -40,6 +40,8 @@ __all__ = ["BUSY", "Action", "Ended", "decide", "main"]
 FAILED: Final = 1
 BUSY: Final = 75
 """The job's exit code where another process trains the run: what becomes of it is the other's."""
+SIGNALLED: Final = 128
+"""A shell's exit code of a program that a signal ended is this and the signal's number."""
 COMPLETED: Final = "completed"
 
 Event = Mapping[str, Any]
@@ -58,6 +60,7 @@ class Ended:
         executor: who carries the run out.
         requeue: whether the job may go back into the queue; if not, a new one is chained to it.
         max_requeues: how often the run may go on by itself after it was submitted or resumed.
+        lost: of ranks that could not say so themselves, what became of them; empty for none.
     """
 
     code: int
@@ -68,6 +71,7 @@ class Ended:
     executor: Executor = "slurm"
     requeue: bool = True
     max_requeues: int = 20
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def decide(ended: Ended) -> Action:
     if word == "refused":
         return Action("none", str(outcome.get("reason")), ended.code or FAILED, step)
     if word != "stopped":
-        why = f"the training failed: {outcome.get('reason') or 'it does not say why'}"
+        reason = ended.lost or outcome.get("reason") or "it does not say why"
+        why = f"the training failed: {reason}"
         return Action("none", why, ended.code or FAILED, step)
     if ended.cancelled or ended.cancel_asked or outcome.get("reason") != "time_limit":
         return Action("none", _asked(ended, outcome.get("reason")), 0, step)
@@ -119,15 +124,18 @@ def _without_a_word(ended: Ended) -> Action:
         return Action("none", _asked(ended, None), code, died=_began(ended.events))
     if not _began(ended.events):
         return Action("none", f"the training did not begin (exit code {ended.code})", code)
-    why = f"the training ended without a word ({_in_words(ended.code)})"
+    said = _in_words(ended.code)
+    if ended.code == 0 or ended.code > SIGNALLED:
+        return Action("none", f"the training ended without a word ({said})", code, died=True)
+    why = f"the training failed ({said}) and could not record why; its own words are in the log"
     return Action("none", why, code, died=True)
 
 
 def _in_words(code: int) -> str:
-    """An exit code of a shell, where 128 and more may be a signal."""
+    """An exit code of a shell, with the name of the signal where it stands for one."""
     with suppress(ValueError):
-        if code > 128:
-            return f"exit code {code}: {signal.Signals(code - 128).name}"
+        if code > SIGNALLED:
+            return f"exit code {code}: {signal.Signals(code - SIGNALLED).name}"
     return f"exit code {code}"
 
 
@@ -231,16 +239,27 @@ def after(layout: RunLayout, code: int, *, cancelled: bool) -> int:
 
 def _ended(layout: RunLayout, submission: Submission | None, code: int, cancelled: bool) -> Ended:
     settings = submission.slurm if submission else {}
+    outcome = _read(layout.outcome)
     return Ended(
         code=code,
-        outcome=_read(layout.outcome),
+        outcome=outcome,
         events=read_events(layout),
         cancelled=cancelled,
         cancel_asked=_cancel_asked(layout, submission),
         executor=_executor(submission),
         requeue=bool(settings.get("requeue", True)),
         max_requeues=int(settings.get("max_requeues", 20)),
+        lost=_lost(layout) if (outcome or {}).get("outcome") == "failed" else "",
     )
+
+
+def _lost(layout: RunLayout) -> str:
+    """What the first rank has recorded is then only that it waited in vain."""
+    from fusionrun.watch.facts import facts_of
+    from fusionrun.watch.post_mortem import cause_of
+
+    cause = cause_of(facts_of(layout), None)
+    return cause.words if cause and cause.lost else ""
 
 
 def _executor(submission: Submission | None) -> Executor:

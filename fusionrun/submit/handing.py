@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fusionrun.errors import FusionrunError, SchedulerError, UserError
 from fusionrun.store.atomic import refuse_link
+from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
 from fusionrun.store.status import mark_status, read_status
@@ -63,17 +64,24 @@ def rejected_on_error(layout: RunLayout) -> Iterator[None]:
             write_submission(layout, submission.changed("preparing", str(error)))
         raise
     except (FusionrunError, OSError, KeyboardInterrupt) as error:
-        words = str(error) or "interrupted at the keyboard"
+        words = _in_words(error)
         submission = read_submission(layout)
         if submission:
             state: SubmissionState = "submitted" if before.attempts else "rejected"
             write_submission(layout, submission.changed(state, words))
-        add_event(layout, "rejected", words=words)
+        with suppress(OSError):  # (which may be the very error)
+            add_event(layout, "rejected", words=words)
         if read_status(layout).state == "queued":
             mark_status(layout, before.state, job_id=before.job_id)
         if isinstance(error, OSError):
-            raise UserError(f"{layout.root}: cannot be submitted: {error}") from error
+            raise UserError(f"{layout.id}: cannot be submitted: {words}") from error
         raise
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{in_words(error)}; {way_out(error)}"
+    return str(error) or "interrupted at the keyboard"
 
 
 def ask(layout: RunLayout, slurm: Slurm, arguments: Sequence[str] = ()) -> Verdict:

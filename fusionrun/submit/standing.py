@@ -134,7 +134,8 @@ def _ended(submission: Submission | None, status: Status) -> Standing:
     if status.state == "prepared":
         return Standing(False, "never begun")
     if status.state == "queued":
-        return Standing(False, "never begun: its job is gone")
+        again = f"not begun again after step {status.step:,}" if status.attempts else "never begun"
+        return Standing(False, f"{again}: its job is gone")
     return Standing(False, f"cut off after epoch {status.epoch}: its process is gone")
 
 

@@ -68,7 +68,7 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
         if kind == "ok" and not found.is_complete:
             raise UserError(
                 f"{layout.root}: --after waits for a run that completes, and this one has ended: "
-                f"{found.words}\n  `{typed(layout, 'resume')}` lets it go on; "
+                f"{_how_it_ended(layout, slurm)}\n  `{typed(layout, 'resume')}` lets it go on; "
                 "--after-any does not mind"
             )
         return Wait(None, (), f"{layout.id} has ended ({found.words}): nothing to wait for")
@@ -79,6 +79,14 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
     if executor == "local":
         return Wait(what, (), f"starts when {layout.id} has {until} ({found.words})")
     return Wait(what, _dependency(after, found.words), f"starts when {layout.id} has {until}")
+
+
+def _how_it_ended(layout: RunLayout, slurm: Slurm | None) -> str:
+    """In the words of `fusionrun status`."""
+    from fusionrun.watch.look import look
+
+    (run,) = look([layout], slurm).runs
+    return f"{run.state.word}: {run.state.why}" if run.state.why else run.state.word
 
 
 def wait_for_all(

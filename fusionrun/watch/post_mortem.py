@@ -142,7 +142,8 @@ def how_to_go_on(facts: Facts) -> str:
     """What `resume` would do."""
     call, names = f"`{facts.typed('resume')}`", [name for name, _ in facts.damaged]
     if facts.layout.checkpoints.name in names:
-        return f"Where its checkpoints should be is no directory: put it back, then {call}."
+        folder = facts.layout.checkpoints
+        return f"{call} goes on when {folder} is a directory again; now it is none."
     for obstacle in facts.obstacles:
         return f"{call} will be refused: {obstacle.record}: {obstacle.wrong}. {obstacle.fix}."
     if facts.checkpoint is not None:

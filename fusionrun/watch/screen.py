@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from fusionrun.slurm.checks import time_s
+from fusionrun.slurm.words import expected_start
 from fusionrun.watch.columns import NOTHING, Justify, fitted
 from fusionrun.watch.files import number, text
 from fusionrun.watch.look import LOST, Look, SeenRun
@@ -81,11 +82,20 @@ def printable(line: str) -> str:
     )
 
 
-def unreachable_note(seen: Look) -> str:
-    """What to say where the scheduler could not be asked; empty where it could."""
+def unreachable_note(seen: Look, *, of_one: bool = False) -> str:
+    """What to say where the scheduler could not be asked; empty where it could.
+
+    Args:
+        seen: the look.
+        of_one: it is shown as one run, not as a table.
+    """
     if seen.unreachable is None or seen.is_certain:
         return ""
-    return f"{seen.unreachable}\nStates with a * are the last known ones."
+    known = "The state is the last known one." if of_one else _MARKED
+    return f"{seen.unreachable}\n{known}"
+
+
+_MARKED: Final = "States with a * are the last known ones."
 
 
 _COLUMNS: Final[dict[str, Justify]] = {
@@ -221,8 +231,8 @@ def _job_lines(run: SeenRun) -> Iterator[tuple[str, str]]:
     parts = [f"{job.handle} {job.state}"]
     parts += [f"on {job.nodes}"] if job.nodes else []
     if job.start and (job.state == "PENDING" or job.nodes):  # (else it was never begun)
-        verb = "starts at the earliest" if job.state == "PENDING" else "started"
-        parts.append(f"{verb} {job.start.replace('T', ' ')}")
+        waits, started = job.state == "PENDING", job.start.replace("T", " ")
+        parts.append(f"start {expected_start(job.start)}" if waits else f"started {started}")
     yield "job", ", ".join(parts)
 
 

@@ -267,7 +267,8 @@ def _over(facts: Facts, job: QueuedJob | None, now: float) -> RunState:
 
 def _rejected(facts: Facts) -> RunState:
     why = refusal(facts.handed_words, facts.id) or "the scheduler refused it"
-    again = f"`{facts.typed('resume')}`, or change the recipe and submit it again."
+    resume = f"`{facts.typed('resume')}`"
+    again = f"When that is mended, {resume}; or change the recipe and submit it again."
     return RunState("rejected", why, again)
 
 
@@ -387,8 +388,8 @@ def _by_files(facts: Facts, now: float, hung_s: float) -> RunState:
             return _training(facts, now, hung_s)
         return RunState("stopping" if facts.stop_reason else "running", _last_heard(facts, now))
     if facts.state in WAITING and facts.handed == "submitted":
-        again = facts.last_event("requeued")
-        return RunState("requeued" if again else "queued", "when last heard of")
+        word: Word = "requeued" if facts.last_event("requeued") else "queued"
+        return RunState(word, "it waited in the queue when last heard of")
     return _over(facts, None, now)
 
 

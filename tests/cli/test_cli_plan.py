@@ -420,7 +420,7 @@ def test_with_json_a_known_error_is_the_last_line_of_stderr(tmp_path: Path) -> N
     ("arguments", "error", "code"),
     [
         (["status", "no-such-run", "--json"], "RunNotFoundError", 3),
-        (["convert", "no.pt", "-o", "x.safetensors", "--json"], "ComponentError", 1),
+        (["convert", "no.pt", "-o", "x.safetensors", "--json"], "UserError", 2),
     ],
 )
 def test_every_command_tells_it_so(arguments: list[str], error: str, code: int) -> None:
@@ -428,3 +428,19 @@ def test_every_command_tells_it_so(arguments: list[str], error: str, code: int) 
     told = json.loads(done.stderr)
     assert told.keys() == {"error", "message", "exit_code", "problems"}
     assert (told["error"], told["exit_code"], done.exit_code) == (error, code, code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["submit", "--json"], "Missing argument 'RECIPE'"),
+        (["doctor", "--bogus", "--json"], "--bogus"),
+        (["submitt", "--json"], "'submitt'"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_json_too(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "fusionrun", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert (told["error"], told["exit_code"], done.returncode) == ("UserError", 2, 2)
+    assert words in told["message"]

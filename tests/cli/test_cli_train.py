@@ -329,6 +329,7 @@ def test_an_interrupt_while_torch_is_imported_ends_with_one_word(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in errors
+    assert list_runs(tmp_path) == []  # what was never begun is in nobody's way
 
 
 def test_a_failing_run_exits_with_one_and_a_message(recipe: Path, tmp_path: Path) -> None:

@@ -220,5 +220,5 @@ def test_resume_says_so_and_starts_nothing(trained: RunLayout, victim: Path) -> 
     plant(trained.log, victim)
     arguments = ("resume", trained.id, "--executor", "local", "--runs", trained.root.parent)
     said = refused(fusionrun(*arguments), 1, 2, 4)
-    assert "a symbolic link, which nothing is written through" in said
+    assert "log: a symbolic link, which nothing is written through; remove that link" in said
     assert victim.read_bytes() == MINE

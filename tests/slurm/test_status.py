@@ -347,7 +347,9 @@ def test_without_the_controller_people_see_which_states_are_old(
     one = fusionrun("status", "one", "--runs", runs, env=slurm_env)
     assert (everything.returncode, one.returncode) == (4, 4)
     assert "queued*" in everything.stdout
-    assert "queued (last known)" in one.stdout
+    assert "queued (last known): it waited in the queue when last heard of" in one.stdout
+    assert "States with a *" in everything.stderr
+    assert "The state is the last known one." in one.stderr
     for done in (everything, one):
         assert "the Slurm controller is out of reach" in done.stderr
         assert "Traceback" not in done.stderr

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusionrun.store.atomic import write_json
+from fusionrun.store.atomic import make_folder, write_json
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status, write_status
 from fusionrun.submit.after import Action, Ended, decide, main
-from fusionrun.submit.journal import add_event, read_events
+from fusionrun.submit.journal import add_event, now, read_events
 
 Events = list[dict[str, Any]]
 
@@ -154,6 +154,18 @@ def test_a_killed_trainer_is_named_by_its_signal() -> None:
     assert "without a word (exit code 137: SIGKILL)" in action.why
 
 
+def test_what_a_trainer_printed_and_could_not_record_was_no_silence() -> None:
+    action = decide(ended(None, code=1))
+    assert (action.exit_code, action.died) == (1, True)
+    assert action.why.endswith("could not record why; its own words are in the log")
+
+
+def test_a_lost_rank_is_named_in_place_of_the_one_that_waited() -> None:
+    failed = {"outcome": "failed", "reason": "rank 0 of 2: gradients failed"}
+    action = decide(ended(failed, code=1, lost="rank 1 ended (SIGKILL); rank 0 waited in vain"))
+    assert action.why.startswith("the training failed: rank 1 ended (SIGKILL)")
+
+
 def test_a_trainer_that_left_no_word_never_ends_with_zero() -> None:
     assert decide(ended(None)).exit_code == 1
 
@@ -257,3 +269,15 @@ def test_a_damaged_outcome_is_none(layout: RunLayout) -> None:
 
 def test_a_directory_that_cannot_be_written_still_gives_the_trainings_code(tmp_path: Path) -> None:
     assert main([str(tmp_path / "gone"), "--code", "3"]) == 3
+
+
+def test_the_logs_last_line_names_the_rank_that_was_lost(
+    layout: RunLayout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_event(layout, "started", attempt=1)
+    write_json(layout.outcome, {"outcome": "failed", "reason": "rank 0 of 2: no answer", "step": 5})
+    make_folder(layout.logs)
+    waited = {"rank": 0, "ranks": 2, "absent": [1], "kind": "RankError", "error": "no answer"}
+    write_json(layout.rank_error(0), {**waited, "time": now(), "step": 5})
+    main([str(layout.root), "--code", "1"])
+    assert "the training failed: rank 1 ended after step 5" in capsys.readouterr().out

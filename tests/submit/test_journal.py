@@ -171,6 +171,15 @@ def test_a_submit_that_was_killed_does_not_hold_its_run_for_ever(layout: RunLayo
     assert not standing(layout).is_living
 
 
+def test_a_job_that_is_gone_before_it_went_on_leaves_the_steps_that_were_taken(
+    layout: RunLayout,
+) -> None:
+    write_submission(layout, replace(local(), jobs=(), job_id=None))
+    write_status(layout, "stopped", epoch=1, step=53, attempts=1)
+    mark_status(layout, "queued")
+    assert standing(layout).words == "not begun again after step 53: its job is gone"
+
+
 def test_without_slurm_in_reach_a_run_is_taken_to_live(layout: RunLayout, no_slurm: Slurm) -> None:
     write_submission(layout, WHOLE)
     mark_status(layout, "queued")

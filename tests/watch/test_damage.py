@@ -191,7 +191,7 @@ def test_a_file_in_the_place_of_the_checkpoints_is_told(tmp_path: Path) -> None:
     made.layout.checkpoints.write_text("what was here?")
     told = fusionrun("status", "run", "--runs", tmp_path).stdout
     assert "damaged     checkpoints: not a directory" in told
-    assert "Where its checkpoints should be is no directory: put it back" in told
+    assert "checkpoints is a directory again; now it is none." in told
 
 
 @settings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -216,3 +217,15 @@ def test_the_log_comes_as_it_is(tmp_path: Path) -> None:
     made.layout.log.write_bytes(b"one\n\xff\x1b[1mtwo\n")
     argv = [sys.executable, "-c", PROGRAM, "logs", "a", "-n", "1", "--runs", tmp_path]
     assert subprocess.check_output(argv, stderr=subprocess.PIPE) == b"\xff\x1b[1mtwo\n"
+
+
+def test_who_watches_by_program_is_told_of_the_interrupt_in_json(tmp_path: Path) -> None:
+    Made(tmp_path / "a").status("running")
+    argv = [sys.executable, "-c", PROGRAM, "status", "--watch", "--json", "--runs", tmp_path]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    told = json.loads(errors.splitlines()[-1])
+    assert (told["error"], told["exit_code"], process.returncode) == ("Interrupted", 130, 130)

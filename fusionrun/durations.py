@@ -30,3 +30,10 @@ def in_words(seconds: int) -> str:
     days, hours = divmod(hours, 24)
     parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+
+
+def slices_in_words(slices: float, limit: str) -> str:
+    """How many jobs of a time limit something takes, which may be less than one."""
+    if slices <= 1:
+        return f"fits into one slice of {limit}"
+    return f"needs {slices:.1f} slices of {limit}"

@@ -55,7 +55,7 @@ def convert(
 
 def _lines(source: Path, made: Converted) -> Iterator[str]:
     under = f", under {made.key!r}" if made.key else ""
-    yield f"{source}: {len(made.tensors)} tensors{under}"
+    yield f"{source}: {len(made.tensors)} tensor{'s' * (len(made.tensors) > 1)}{under}"
     width = max(map(len, made.tensors))
     for name, info in made.tensors.items():
         was = made.names[name]

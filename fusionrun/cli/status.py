@@ -34,6 +34,7 @@ def status(
 ) -> None:
     """Show how runs stand; with RUN why it waits, or why it failed, and what to do.
 
+    A RUN that fits several, such as a sweep's name, shows those; with --json it must fit one.
     Ends with 4 where Slurm is out of reach and the states shown are the last known ones.
     """
     from fusionrun.store.runs import planless_notes, runs_dir
@@ -50,7 +51,8 @@ def _once(directory: Path, run: str | None, json: bool) -> Look:
     from fusionrun.watch.columns import make_console
     from fusionrun.watch.look import look
 
-    seen = look(_meant(directory, run), thorough=run is not None)
+    meant = _meant(directory, run, json)
+    seen = look(meant, thorough=run is not None and len(meant) == 1)
     if json:
         typer.echo(_as_json(seen, directory, run, indent=2))
     else:
@@ -68,7 +70,7 @@ def _watch(directory: Path, run: str | None, json: bool) -> Look:
 
     console = make_console()
     while True:
-        seen = look(_meant(directory, run))
+        seen = look(_meant(directory, run, json))
         if json:
             typer.echo(_as_json(seen, directory, run, indent=None))
         else:
@@ -79,10 +81,13 @@ def _watch(directory: Path, run: str | None, json: bool) -> Look:
         time.sleep(EVERY_S)
 
 
-def _meant(directory: Path, run: str | None) -> Sequence[RunLayout]:
-    from fusionrun.store.runs import find_run, list_runs
+def _meant(directory: Path, run: str | None, json: bool) -> Sequence[RunLayout]:
+    """One run's JSON is of another form than that of several, so there one must be meant."""
+    from fusionrun.store.runs import find_run, find_runs, list_runs
 
-    return list_runs(directory) if run is None else [find_run(directory, run)]
+    if run is None:
+        return list_runs(directory)
+    return [find_run(directory, run)] if json else find_runs(directory, run)
 
 
 def _as_json(seen: Look, directory: Path, run: str | None, indent: int | None) -> str:
@@ -99,7 +104,8 @@ def _print(seen: Look, directory: Path, run: str | None, console: Console) -> No
     from fusionrun.store.runs import no_runs
     from fusionrun.watch.screen import damage_notes, print_run, summary, table, unreachable_note
 
-    if run is not None:
+    of_one = run is not None and len(seen.runs) == 1
+    if of_one:
         print_run(seen, console)
     elif seen.runs:
         console.print(table(seen, console.width))
@@ -108,5 +114,5 @@ def _print(seen: Look, directory: Path, run: str | None, console: Console) -> No
             typer.echo(note, err=True)
     else:
         typer.echo(no_runs(directory))
-    if note := unreachable_note(seen, of_one=run is not None):
+    if note := unreachable_note(seen, of_one=of_one):
         typer.echo(note, err=True)

@@ -71,6 +71,11 @@ _EXTRA: Final = frozenset(_EXTRA_NAMES.split())
 _RIVALS: Final = {"mem-per-gpu": ("mem", "mem_per_cpu"), "cpus-per-gpu": ("cpus_per_task",)}
 """Options of `extra`, and the keys that say the same in another way."""
 
+_MAIL_TYPES: Final = frozenset(
+    {"ALL", "ARRAY_TASKS", "BEGIN", "END", "FAIL", "INVALID_DEPEND", "NONE", "REQUEUE", "STAGE_OUT"}
+    | {f"TIME_LIMIT{share}" for share in ("", "_50", "_80", "_90")}
+)
+
 _LAUNCHERS: Final = frozenset(
     {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 )
@@ -103,7 +108,8 @@ def problems(settings: Mapping[str, Any]) -> list[Problem]:
     Returns:
         Problems without places, each with its dotted key.
     """
-    return [*_time(settings), *_pairs(settings), *_extra(settings), *_env(settings)]
+    found = (_time, _pairs, _mail, _extra, _env)
+    return [problem for find in found for problem in find(settings)]
 
 
 def _time(settings: Mapping[str, Any]) -> Iterator[Problem]:
@@ -152,6 +158,13 @@ def _pairs(settings: Mapping[str, Any]) -> Iterator[Problem]:
         if option in extra and rivals:
             got, expected = f"--{option} and {rivals[0]}", "one of them"
             yield Problem(None, f"slurm.extra.{extra[option]}", got, expected)
+
+
+def _mail(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    """Slurm would write to a user of that name, and say nothing."""
+    if (settings["mail"] or "").upper() in _MAIL_TYPES:
+        expected = "an address: when Slurm writes to it is settled (end, failure, requeue, limit)"
+        yield Problem(None, "slurm.mail", repr(settings["mail"]), expected)
 
 
 def _extra(settings: Mapping[str, Any]) -> Iterator[Problem]:

@@ -145,6 +145,8 @@ def _refuse_same(source: Path, output: Path) -> None:
         raise UserError(f"{output}: is the file to convert; -o names another one")
     if output.is_dir() or (output.exists() and not output.is_file()):
         raise UserError(f"{output}: not a regular file; -o names the safetensors file to write")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: there is no directory {output.parent}; -o names another place")
 
 
 def _loaded(source: Path) -> Any:
@@ -315,7 +317,6 @@ def _stands(output: Path, digest: str, force: bool) -> bool:
 
 def _write(output: Path, data: bytes) -> None:
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(output, data)
     except OSError as error:
         why = error.strerror or str(error)

@@ -22,6 +22,7 @@ __all__ = [
     "create_run",
     "elsewhere",
     "find_run",
+    "find_runs",
     "list_runs",
     "newest_with",
     "next_free",
@@ -85,13 +86,25 @@ def find_run(runs_dir: Path, wanted: str | None) -> RunLayout:
     """
     if wanted is None:
         return _newest(runs_dir)
+    found = find_runs(runs_dir, wanted)
+    if len(found) > 1:
+        raise _ambiguous(wanted, found, list_runs(runs_dir))
+    return found[0]
+
+
+def find_runs(runs_dir: Path, wanted: str) -> Sequence[RunLayout]:
+    """All runs that may be meant, as `find_run` looks for one: those of a sweep by its name.
+
+    Raises:
+        RunNotFoundError: none fits.
+    """
     is_id = wanted not in ("", ".", "..") and os.path.basename(wanted) == wanted
     by_id = RunLayout(runs_dir / wanted)
     if is_id and _is_run(by_id):
-        return by_id
+        return [by_id]
     by_path = RunLayout(Path(os.path.expanduser(wanted)))
     if wanted and _is_run(by_path):
-        return by_path
+        return [by_path]
     _refuse_planless(by_id if is_id else by_path)
     return _by_part(runs_dir, wanted)
 
@@ -183,7 +196,7 @@ def _newest(runs_dir: Path) -> RunLayout:
     return runs[0]
 
 
-def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
+def _by_part(runs_dir: Path, wanted: str) -> Sequence[RunLayout]:
     runs = list_runs(runs_dir)
     # Empty is a shell variable that was not set: every run would fit, and none was meant.
     beginning = [run for run in runs if wanted and run.id.startswith(wanted)]
@@ -191,11 +204,11 @@ def _by_part(runs_dir: Path, wanted: str) -> RunLayout:
     for run in [] if found else planless(runs_dir):
         if wanted and wanted in run.id:
             _refuse_planless(run)
-    if len(found) == 1:
-        return found[0]
     if not runs:
         raise _no_runs(runs_dir, f"run {wanted!r}")
-    raise _ambiguous(wanted, found) if found else _unknown(runs_dir, wanted, runs)
+    if not found:
+        raise _unknown(runs_dir, wanted, runs)
+    return found
 
 
 def no_runs(runs_dir: Path) -> str:
@@ -210,9 +223,21 @@ def _no_runs(runs_dir: Path, wanted: str) -> RunNotFoundError:
     return RunNotFoundError(f"{wanted}: not found; {no_runs(runs_dir)}")
 
 
-def _ambiguous(wanted: str, found: Sequence[RunLayout]) -> RunNotFoundError:
+def _ambiguous(
+    wanted: str, found: Sequence[RunLayout], runs: Sequence[RunLayout]
+) -> RunNotFoundError:
     lines = "".join(f"\n  {run.id}" for run in found)
-    return RunNotFoundError(f"{wanted!r} fits {len(found)} runs; say which:{lines}")
+    hint = _how_to_name(found[0].id, [run.id for run in runs])
+    return RunNotFoundError(f"{wanted!r} fits {len(found)} runs; say which:{lines}{hint}")
+
+
+def _how_to_name(wanted: str, ids: Sequence[str]) -> str:
+    """The shortest ending of an id that no other has, as an example; empty where none is."""
+    parts = wanted.split("-")
+    endings = ("-".join(parts[-n:]) for n in range(1, len(parts)))
+    own = (end for end in endings if not any(end in other for other in ids if other != wanted))
+    part = next(own, None)
+    return f"\n  A part of the id that no other has is enough, such as {part}" if part else ""
 
 
 def _unknown(runs_dir: Path, wanted: str, runs: Sequence[RunLayout]) -> RunNotFoundError:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from fusionrun.durations import slices_in_words
 from fusionrun.plan.plan import Plan
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import Status, read_status
@@ -80,7 +81,7 @@ def forecast(
     if not time_s or time_s <= grace:
         return Forecast(seconds, None, pace, ())
     slices = seconds / (time_s - grace)
-    words = f"needs {slices:.1f} slices of {in_words(time_s)}: {pace}"
+    words = f"{slices_in_words(slices, in_words(time_s))}: {pace}"
     return Forecast(seconds, slices, words, tuple(_warnings(slices, grace, seen, settings)))
 
 
@@ -89,8 +90,9 @@ def _warnings(
 ) -> Iterator[str]:
     most = 1 + int(settings.get("max_requeues", 0))
     if slices > most:
+        allowed = f"{most} slice{'' if most == 1 else 's'}"
         yield (
-            f"slurm.max_requeues allows {most} slices; the run will stop before its end, and "
+            f"slurm.max_requeues allows {allowed}; the run will stop before its end, and "
             "`fusionrun resume` goes on"
         )
     to_save = (seen.save_s or 0.0) + _STEPS_TO_A_STOP * seen.step_s

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 from fusionrun.errors import FusionrunError, SchedulerError
 from fusionrun.slurm.clean import without_slurm
 from fusionrun.store.atomic import make_folder, open_appending
+from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import Job, Submission, add_event, now, read_submission, record_job
@@ -108,7 +109,7 @@ def leave_behind(layout: RunLayout, enter: Callable[[Job], object], work: Callab
         make_folder(layout.logs)
         log = open_appending(layout.log)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{in_words(error)}; {way_out(error)}", file=sys.stderr)
         return FusionrunError.exit_code
     ear, mouth = os.pipe()
     if os.fork():

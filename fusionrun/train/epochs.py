@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fusionrun.errors import TrainingError
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import EarlyStopping, Selection
 from fusionrun.train.assemble import loss_settings
@@ -24,6 +23,7 @@ from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.frozen import FrozenExperts
 from fusionrun.train.metrics import Metrics, path_metrics
+from fusionrun.train.nonfinite import bad_epoch, bad_outputs, bad_step
 from fusionrun.train.progress import Display, EpochNews
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import STATUS_EVERY_S, Recorder
@@ -32,8 +32,6 @@ from fusionrun.train.tables import Table, epoch_order, spans
 
 State = Mapping[str, Mapping[str, Tensor]]
 LOWER_IS_BETTER = {"nll"}
-_FIX = "try a lower learning rate, a gradient clip, or precision float32"
-_ANOTHER = ". The changed recipe is another run; this one, resumed, would come to the same end"
 
 
 @dataclass
@@ -211,7 +209,7 @@ class Epochs:
         allowed = self._step.updater.max_skipped
         if self._left_out > allowed:
             self._take_back_to(step - 1)
-            raise _halted(step, losses, groups, allowed)
+            raise bad_step(self._plan, step, losses, groups, allowed)
         self._recorder.event("step_skipped", step=step, losses=losses, gradients=groups)
 
     def _take_back_to(self, steps: int) -> None:
@@ -317,7 +315,8 @@ class Epochs:
         norms = self._step.updater.summarize(tally.records)
         means, weights = tally.mean_losses(), self._step.weights
         losses, weighted = weights.summary(means)
-        _refuse_nonfinite(losses, self.steps)
+        if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
+            raise bad_epoch(self._plan, bad, self.steps)
         moved = {"loss_weights": now} if (now := weights.now()) else {}
         weights.end_epoch(means)
         paths = ["global", *(self._experts if heads_trained(self._plan) else ())]
@@ -391,8 +390,7 @@ def evaluated(plan: Plan, step: Step, table: Table) -> dict[str, Metrics]:
     paths = path_metrics(experts, overall, table.labels, names, heads_trained(plan))
     bad = [path for path, metrics in paths.items() if not math.isfinite(metrics["nll"])]
     if bad:
-        what = f"the network's outputs are not finite: {', '.join(bad)}"
-        raise TrainingError(what, _FIX + _ANOTHER, repeats=True)
+        raise bad_outputs(plan, bad)
     return paths
 
 
@@ -402,18 +400,3 @@ def copied_state(step: Step) -> State:
         name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in m.state_dict().items()}
         for name, m in step.network.components().items()
     }
-
-
-def _halted(step: int, losses: Sequence[str], groups: Sequence[str], allowed: int) -> TrainingError:
-    bad = [f"loss {name}" for name in losses] + [f"gradient of {name}" for name in groups]
-    how_many = f"the {allowed} steps that may be left out are used up; " if allowed else ""
-    what = f"step {step}: not finite: {', '.join(bad)}; {how_many}the weights are those before it"
-    more = "" if allowed else ", or training.max_skipped_steps to leave such steps out"
-    return TrainingError(what, f"{_FIX}{more}{_ANOTHER}", repeats=True)
-
-
-def _refuse_nonfinite(losses: Mapping[str, float], steps: int) -> None:
-    bad = [f"loss {name}" for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
-        what = f"not finite in the epoch that ended at step {steps}: {', '.join(bad)}"
-        raise TrainingError(what, _FIX + _ANOTHER, repeats=True)

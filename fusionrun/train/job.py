@@ -374,7 +374,8 @@ class Attempt:
         self._end(state, "stopped", reason)
 
     def refused(self, error: InexactError) -> None:
-        """The run stands where and how it stood."""
+        """The run stands where and how it stood, and this was no attempt at it."""
+        self._recorder.attempt -= 1
         why = f"{NOT_GONE_ON}: {'; '.join(error.differences)}"
         with suppress(OSError):
             self._recorder.event("refused", differences=error.differences)

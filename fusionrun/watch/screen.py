@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
+from fusionrun.durations import slices_in_words
 from fusionrun.slurm.checks import time_s
 from fusionrun.slurm.words import expected_start
 from fusionrun.watch.columns import NOTHING, Justify, fitted
@@ -217,7 +218,7 @@ def _progress_lines(run: SeenRun) -> Iterator[tuple[str, str]]:
     limit_s = time_s(text(facts.slurm, "time")) if facts.executor == "slurm" else None
     slices = slices_left(run.progress.eta_s, limit_s, number(facts.slurm, "grace") or 0.0)
     if slices is not None:
-        words += f"; needs {slices:.1f} slices of {span(limit_s)}"
+        words += f"; {slices_in_words(slices, span(limit_s))}"
     yield "left", words
 
 

@@ -253,7 +253,7 @@ def test_what_a_run_of_the_plan_has_measured_is_held_against_the_limit() -> None
     write_status(layout, "stopped", epoch=1, step=9, attempts=1, step_s=60.0, save_s=1.0)
     text = " ".join(shown("plan", "small.yaml").split())
     assert "forecast needs 13.3 slices of 5 min" in text
-    assert "warning slurm.max_requeues allows 1 slices; the run will stop before its end" in text
+    assert "warning slurm.max_requeues allows 1 slice; the run will stop before its end" in text
     assert data("plan", "small.yaml")["forecast"]["slices"] == pytest.approx(40 * 60 / 180)
 
 

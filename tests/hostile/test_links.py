@@ -207,7 +207,7 @@ def test_a_supervisor_does_not_log_elsewhere(
     argv = [sys.executable, "-m", "fusionrun.submit.local", str(trained.root)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith(": a symbolic link, which nothing is written through\n")
+    assert done.stderr.endswith("link, which nothing is written through; remove that link\n")
     assert victim.read_bytes() == MINE
     assert list((tmp_path / "elsewhere").iterdir()) == []
 

@@ -694,6 +694,7 @@ def test_times_are_read_as_slurm_does(text: str, seconds: int | None) -> None:
         ({"extra": {"mem_per_gpu": "4G"}, "mem": "9G"}, "slurm.extra.mem_per_gpu", "one of them"),
         ({"extra": {"wait": True}}, "slurm.extra.wait", "fusionrun needs it as it is"),
         ({"extra": {"a b": 1}}, "slurm.extra.a b", "'sbatch --help' lists them"),
+        ({"mail": "END"}, "slurm.mail", "expected  an address"),
         ({"env": {"RANK": "y"}}, "slurm.env.RANK", "that the launcher sets"),
         ({"env": {"UID": "y"}}, "slurm.env.UID", "bash keeps for itself"),
         ({"env": {"A;B": "y"}}, "slurm.env.A;B", "letters, digits and _"),

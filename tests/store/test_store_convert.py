@@ -296,6 +296,12 @@ def test_no_folder_and_no_device_is_written(here: Path, output: str) -> None:
         convert(saved(state()), Path(output), force=True)
 
 
+def test_no_directory_is_made_for_a_mistyped_path(here: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no directory .*mistyped; -o names another"):
+        convert(saved(state()), here / "mistyped" / "x.safetensors")
+    assert not (here / "mistyped").exists()
+
+
 @pytest.mark.parametrize(("name", "got"), [("no.pt", "no such file"), (".", "not a regular file")])
 def test_a_file_that_is_none_is_said_to_be(here: Path, name: str, got: str) -> None:
     with pytest.raises(UserError, match=rf"{got}[^✗]*torch\.save"):

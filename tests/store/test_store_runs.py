@@ -85,7 +85,11 @@ def test_a_run_is_found_by_the_path_of_its_directory(
 def test_more_than_one_fitting_run_lists_them_all(runs: Path) -> None:
     with pytest.raises(RunNotFoundError, match="'1a2b' fits 2 runs; say which") as caught:
         find_run(runs, "1a2b")
-    assert str(caught.value).splitlines()[1:] == ["  digits-1a2b3c4d-s1", "  digits-1a2b3c4d-s0"]
+    assert str(caught.value).splitlines()[1:] == [
+        "  digits-1a2b3c4d-s1",
+        "  digits-1a2b3c4d-s0",
+        "  A part of the id that no other has is enough, such as s1",
+    ]
 
 
 def test_an_unknown_run_names_the_nearest(runs: Path) -> None:

@@ -26,6 +26,11 @@ def test_it_says_how_many_slices_of_the_limit_it_needs() -> None:
     assert found.warnings == ()
 
 
+def test_what_one_job_can_do_fits_into_one() -> None:
+    found = forecast(10, Measured("r", 0.5, 2.0), {"grace": 120}, 4 * 3600)
+    assert found.words.startswith("fits into one slice of 4 h")
+
+
 def test_without_a_limit_there_are_no_slices() -> None:
     found = forecast(60, SEEN, SETTINGS, None)
     assert (found.slices, found.words) == (None, "30 s at 0.5 s a step, measured in r-1-s0")

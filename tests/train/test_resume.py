@@ -367,7 +367,8 @@ def test_other_circumstances_are_listed_and_refused_unless_allowed(
             run(layout)
         assert "goes on at" not in capsys.readouterr().out
         assert [path.read_bytes() for path in (layout.environment, layout.metrics)] == kept
-        assert (read_status(layout).state, read_status(layout).step) == ("stopped", 6)
+        stands = read_status(layout)
+        assert (stands.state, stands.step, stands.attempts) == ("stopped", 6, 1)
         layout.inexact_allowed.write_text("{}")
         assert run(layout) == "completed"
     (inexact,) = events(layout, "inexact")

@@ -229,3 +229,13 @@ def test_who_watches_by_program_is_told_of_the_interrupt_in_json(tmp_path: Path)
         errors = process.communicate(timeout=60)[1]
     told = json.loads(errors.splitlines()[-1])
     assert (told["error"], told["exit_code"], process.returncode) == ("Interrupted", 130, 130)
+
+
+def test_a_name_that_fits_several_runs_shows_those(tmp_path: Path) -> None:
+    for name in ("sw-11111111-s0", "sw-22222222-s0", "other-s0"):
+        Made(tmp_path / name).status("completed")
+    told = fusionrun("status", "sw", "--runs", tmp_path)
+    assert "2 runs: 2 completed" in told.stdout
+    assert "other" not in told.stdout
+    refused = fusionrun("status", "sw", "--json", "--runs", tmp_path)
+    assert (refused.returncode, "such as" in refused.stderr) == (3, True)

@@ -170,8 +170,8 @@ def newest_whole(
     if ranks.from_first(os.path.lexists(folder) and not folder.is_dir()):
         raise TrainingError(
             f"{folder}: not a directory, expected the one of the run's checkpoints: none can be "
-            "read from there, or written\n"
-            "  Fix: put the directory back, or remove this: then the run begins again"
+            "read from there, or written",
+            "put the directory back, or remove this to begin again",
         )
     loaded = _choose(layout, plan_hash, recorder) if ranks.is_first else None
     name = ranks.from_first(None if loaded is None else loaded.checkpoint.name)

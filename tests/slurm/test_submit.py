@@ -402,7 +402,7 @@ def test_a_run_after_another_never_waits_for_one_that_failed(site: Site) -> None
     site.cluster.wait(job_of(ok), "CANCELLED")
     refused = site.call("submit", site.recipe("late"), "--after", first.id)
     assert refused.returncode == 2
-    assert "never begun: its job is gone" in refused.stderr
+    assert "this one has ended: stopped: somebody cancelled its job" in refused.stderr
     accepted = site.call("submit", site.recipe("late", LATER), "--after-any", first.id, "--json")
     assert json.loads(accepted.stdout)["waits_for"] is None
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.train.optimizer import Call, Counter, OptimizerSettings, optimize
+from fusionrun.train.update_rules import scales_of
 
 __all__ = ["Calls", "Span"]
 
@@ -60,13 +61,17 @@ class Calls:
         can_fuse = flat.device.type in _FUSED_DEVICES
         self.fused = can_fuse if settings.fused is None else settings.fused
         device = flat.device if self.fused else torch.device("cpu")
-        self._counters = {counter: torch.zeros((), device=device) for counter in counters}
+        names = list(dict.fromkeys(counters))
+        # (C,), and each of them by name.
+        self.steps = torch.zeros(len(names), device=device)
+        self._counters = {name: self.steps[place] for place, name in enumerate(names)}
         self._calls: list[Call] = []
         # Whether the calls know the numbers of steps, each for itself, or `_counters` does.
         self._calls_count = False
         self.spans: tuple[Span, ...] = ()
-        # (K,), of the spans, in float64: as plain numbers are.
-        self.rates = flat.new_zeros(0, dtype=torch.float64)
+        # (K,), of the spans: rate, in float64 as a plain number is, and which counter's steps.
+        self._rates = torch.zeros(0, dtype=torch.float64)
+        self._places = torch.zeros(0, dtype=torch.int64)
 
     def set(self, spans: Sequence[Span]) -> None:
         """What moves from now on, in ascending order; what is in no span stays as it is.
@@ -77,7 +82,9 @@ class Calls:
         self.counters()
         self.spans = tuple(spans)
         rates = [span.rate for span in spans]
-        self.rates = self._flat.new_tensor(rates, dtype=torch.float64)
+        self._rates = self.steps.new_tensor(rates, dtype=torch.float64)
+        places = [list(self._counters).index(span.counter) for span in spans]
+        self._places = self.steps.new_tensor(places, dtype=torch.int64)
         alike: dict[tuple[Counter, float, float], list[tuple[int, int]]] = {}
         for start, end, *kind in spans:
             _append(alike.setdefault(tuple(kind), []), start, end)  # type: ignore[arg-type]
@@ -109,6 +116,12 @@ class Calls:
                 self._counters[call.counter].copy_(call.steps[0])
             self._calls_count = False
         return self._counters
+
+    def scales(self) -> Tensor:
+        """(3, K): what the next step of each span is scaled by, see `update_rules`."""
+        self.counters()
+        steps = self.steps.index_select(0, self._places) + 1
+        return scales_of(self.settings, self._rates, steps, self._flat)
 
     def _spread_counters(self) -> None:
         self._calls_count = True

@@ -126,6 +126,7 @@ class CompiledStep:
 
     def __init__(self, step: Step, rows: int) -> None:
         self._step, self._rows = step, rows
+        self._memory = memory_of(step)
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
     def __call__(
@@ -148,10 +149,10 @@ class CompiledStep:
             batch.weights,
             tuple(known.values()),
             self._step.weights.tensor,
-            updater.calls.rates,
+            updater.calls.scales(),
             updater.one_over(number),
         )
-        memory = memory_of(self._step)
+        memory = self._memory
         graph = self._graph((opens, closes, tuple(known)), memory, given)
         try:
             terms, experts, overall, norms, updater.left_out = graph(memory, given)

@@ -10,12 +10,45 @@ Shapes: N numbers of one component.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from fusionrun.train.optimizer import OptimizerSettings
 
-__all__ = ["moved"]
+__all__ = ["Scales", "moved", "scales_of"]
+
+
+class Scales(NamedTuple):
+    """What a step is scaled by, in the weights' type.
+
+    Attributes:
+        rate: the learning rate.
+        length: Adam's and AdamW's: the rate over the first moment's bias correction.
+        root: likewise, the root of the second moment's.
+    """
+
+    rate: Tensor
+    length: Tensor
+    root: Tensor
+
+
+def scales_of(settings: OptimizerSettings, rates: Tensor, steps: Tensor, like: Tensor) -> Tensor:
+    """The scales of all spans, (3, K) in `like`'s type, worked out in float64.
+
+    Outside of the compiled step: inside it a power would be taken for every single number.
+
+    Args:
+        settings: of the optimizer.
+        rates: (K,), float64.
+        steps: (K,), which step it is for each, from 1.
+        like: a tensor of the weights' type.
+    """
+    if not settings.counts_steps:
+        return rates.to(like).expand(3, -1)
+    bias1, bias2 = (1 - beta ** steps.double() for beta in settings.betas)
+    return torch.stack([rates, rates / bias1, bias2.sqrt()]).to(like)
 
 
 def moved(
@@ -23,8 +56,7 @@ def moved(
     weights: Tensor,
     grad: Tensor,
     moments: Sequence[Tensor],
-    step: Tensor,
-    lr: Tensor,
+    scales: Scales,
     weight_decay: float,
 ) -> tuple[Tensor, list[Tensor]]:
     """One step of one component.
@@ -34,27 +66,24 @@ def moved(
         weights: (N,).
         grad: (N,), clipped.
         moments: (N,) each, in the order of `settings.moments`.
-        step: (), which step it is, from 1.
-        lr: (), the rate, in float64.
+        scales: of this step.
         weight_decay: decoupled for AdamW, part of the gradient else.
 
     Returns:
         Weights and moments after the step. What came in stays as it was.
     """
     if settings.type == "AdamW":
-        weights = weights * (1 - lr * weight_decay)
+        weights = weights - scales.rate * weight_decay * weights
     elif weight_decay:
         grad = grad + weight_decay * weights
     if settings.type == "SGD":
-        return _sgd(settings, weights, grad, moments, lr)
+        return _sgd(settings, weights, grad, moments, scales.rate)
     beta1, beta2 = settings.betas
     exp_avg, exp_avg_sq = moments
     exp_avg = exp_avg + (grad - exp_avg) * (1 - beta1)
     exp_avg_sq = exp_avg_sq * beta2 + grad * grad * (1 - beta2)
-    # In float64: 1 - 0.999 has few digits left in float32.
-    bias1, bias2 = (1 - beta ** step.double() for beta in settings.betas)
-    denominator = exp_avg_sq.sqrt() / bias2.sqrt() + settings.eps
-    weights = weights - lr / bias1 * exp_avg / denominator
+    denominator = exp_avg_sq.sqrt() / scales.root + settings.eps
+    weights = weights - scales.length * exp_avg / denominator
     return weights, [exp_avg, exp_avg_sq]
 
 

@@ -38,7 +38,7 @@ class StepInputs(NamedTuple):
         present: (B, E) or None; `weights`: (E, B) or None. As in `Batch`.
         known: (B, F) features of the experts that are named when the function is made.
         term_weights: what each loss term weighs, or None: as the settings say.
-        rates: (K,), of each span.
+        scales: (3, K), of each span: see `update_rules`.
         share: (), one over the batches in the window so far.
     """
 
@@ -48,7 +48,7 @@ class StepInputs(NamedTuple):
     weights: Tensor | None
     known: tuple[Tensor, ...]
     term_weights: Tensor | None
-    rates: Tensor
+    scales: Tensor
     share: Tensor
 
 
@@ -69,7 +69,7 @@ def memory_of(step: Step) -> Memory:
         updater.flat,
         updater.grad,
         tuple(updater.calls.moments.values()),
-        tuple(updater.calls.counters().values()),
+        updater.calls.steps,
         updater.nonfinite,
         tuple(step.network.buffers()),
     )
@@ -91,7 +91,7 @@ def whole_step(
 
     def function(memory: Memory, given: StepInputs) -> StepOutputs:
         grad, (buffers, log) = backward(memory, given)
-        norms, left_out = update(memory, grad, given.rates, given.share)
+        norms, left_out = update(memory, grad, given.scales, given.share)
         for old, new in zip(memory.buffers, buffers, strict=True):
             old.copy_(torch.where(left_out.bool(), old, new))
         return StepOutputs(*log, norms, left_out)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.train.optimizer import OptimizerSettings
-from fusionrun.train.update_rules import moved
+from fusionrun.train.update_rules import Scales, moved
 from fusionrun.train.updates import Updater
 
 __all__ = ["Memory", "whole_update"]
@@ -30,7 +30,7 @@ class Memory(NamedTuple):
         flat: (N,), the parameters.
         grad: (N,), what an open window has added up; untouched where every batch steps.
         moments: (N,) each.
-        counters: (), steps so far; of every batch's components, then of those that wait.
+        steps: (C,), so far, by step counter.
         nonfinite: (), steps so far with a gradient that was not finite.
         buffers: the network's, running statistics among them.
     """
@@ -38,16 +38,16 @@ class Memory(NamedTuple):
     flat: Tensor
     grad: Tensor
     moments: tuple[Tensor, ...]
-    counters: tuple[Tensor, ...]
+    steps: Tensor
     nonfinite: Tensor
     buffers: tuple[Tensor, ...]
 
 
 class _Moves(NamedTuple):
-    """How a stretch moves: which of the counters and of the rates, and its weight decay."""
+    """How a stretch moves: which counter's steps, which scales, and its weight decay."""
 
     counter: int
-    rate: int
+    span: int
     weight_decay: float
 
 
@@ -66,8 +66,8 @@ class _Piece(NamedTuple):
 
 
 def whole_update(updater: Updater, *, opens: bool, closes: bool) -> Update:
-    """The function from memory, the batch's gradient (N,), rates (K,) and share () to the step's
-    norms (G,) and whether it was left out ().
+    """The function from memory, the batch's gradient (N,), scales (3, K) and share () to the
+    step's norms (G,) and whether it was left out ().
 
     Args:
         updater: says which groups step, and what of them moves: as its rates were set last.
@@ -80,7 +80,9 @@ def whole_update(updater: Updater, *, opens: bool, closes: bool) -> Update:
     counters = sorted({piece.moves.counter for piece in pieces if piece.moves})
     has_windows = any(updater.waits(group) for group in updater.groups)
 
-    def update(memory: Memory, grad: Tensor, rates: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def update(
+        memory: Memory, grad: Tensor, scales: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
         grad = grad if opens else memory.grad + grad
         one = torch.ones_like(share)
         shares = torch.stack([share if updater.waits(group) else one for group in groups])
@@ -89,8 +91,8 @@ def whole_update(updater: Updater, *, opens: bool, closes: bool) -> Update:
         factors = (bounds / (norms + 1e-6)).clamp(max=1.0) * shares  # as clip_grad_norm_ has it
         left_out = _judged(memory, norms, updater.max_skipped)
         for number in counters:
-            memory.counters[number].add_(1 - left_out)
-        after = [_after(settings, piece, memory, grad, factors, rates) for piece in pieces]
+            memory.steps[number].add_(1 - left_out)
+        after = [_after(settings, piece, memory, grad, factors, scales) for piece in pieces]
         stretches = (memory.flat, *memory.moments)
         for old, new in zip(stretches, zip(*after, strict=True), strict=True):
             old.copy_(torch.where(left_out.bool(), old, torch.cat(new)))
@@ -120,7 +122,7 @@ def _after(
     memory: Memory,
     grad: Tensor,
     factors: Tensor,
-    rates: Tensor,
+    scales: Tensor,
 ) -> list[Tensor]:
     """A piece of the parameters and of each moment, after the step."""
     now = [whole[piece.place] for whole in (memory.flat, *memory.moments)]
@@ -131,8 +133,7 @@ def _after(
         now[0],
         grad[piece.place] * factors[piece.group],
         now[1:],
-        memory.counters[piece.moves.counter],
-        rates[piece.moves.rate],
+        Scales(*scales[:, piece.moves.span].unbind()),
         piece.moves.weight_decay,
     )
     return [weights, *moments]

@@ -147,9 +147,8 @@ def test_a_pickle_is_no_weights_whatever_it_is_called(
 
 def test_a_torch_file_is_no_weights_and_is_not_read(tmp_path: Path, canary: Canary) -> None:
     torch.save({"x": canary.object}, tmp_path / "w.safetensors")
-    assert "not safetensors" in refused(
-        fusionrun("plan", recipe(tmp_path, weights="w.safetensors"))
-    )
+    result = fusionrun("plan", recipe(tmp_path, weights="w.safetensors"))
+    assert "w.safetensors -o FILE.safetensors` makes one of it" in refused(result)
 
 
 def test_a_pickle_in_the_place_of_a_component_is_not_loaded(tmp_path: Path, canary: Canary) -> None:

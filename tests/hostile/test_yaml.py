@@ -95,4 +95,4 @@ def test_a_file_without_end_is_refused_after_a_megabyte(tmp_path: Path, way: str
 
 
 def test_a_device_is_no_recipe(tmp_path: Path) -> None:
-    assert "more than 1,000,000 bytes" in plan("/dev/zero")
+    assert "not a regular file" in plan("/dev/zero")

@@ -50,9 +50,9 @@ class Site:
     def recipe(self, epochs: int, slurm: str = "") -> None:
         (self.folder / "r.yaml").write_text(RECIPE.format(epochs=epochs, slurm=slurm))
 
-    def call(self, *arguments: object) -> str:
+    def call(self, *arguments: object, code: int = 0) -> str:
         done = call(*arguments, cwd=self.folder, env=self.env)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         return done.stdout
 
     def submit(self) -> tuple[list[Point], Point]:
@@ -96,7 +96,7 @@ def test_the_fused_run_waits_for_every_expert_and_leaves_with_one(site: Site) ->
     shown = site.call("status", fused["run"])
     assert f"it waits for {', '.join(ids[:3])} and 1 more to end" in shown
 
-    assert "fused       1 run, 0 to submit" in site.call("submit", "r.yaml")
+    assert "fused       1 run, 0 to submit" in site.call("submit", "r.yaml", code=2)
     site.call("cancel", ids[1])
     until("it left the queue with the expert", lambda: not queued(site, fused["job_id"]))
     again, fused_again = site.submit()

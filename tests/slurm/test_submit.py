@@ -116,7 +116,7 @@ def test_a_run_is_queued_and_completes_and_the_screen_says_all_there_is(site: Si
         f"snapshot    {journal(layout).snapshot['id']}: ",
         f"script      {layout.job_script.absolute()}",
         "verdict     accepted: ",
-        "starts      20",
+        "starts      expected 20",
         f"job         {job_id}",
         f"log         {layout.log.absolute()}",
     ):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
@@ -63,7 +65,10 @@ def _missing(engine: str, device: torch.device, ranks: Ranks) -> str:
     if engine == "cudagraph" and device.type != "cuda":
         return "a CUDA device"
     compiler = os.environ.get("CXX", "g++")
-    return "" if shutil.which(compiler) else f"a C++ compiler, and there is no {compiler} on PATH"
+    if not shutil.which(compiler):
+        return f"a C++ compiler, and there is no {compiler} on PATH"
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    return "" if headers.exists() else f"Python's headers, and there is no {headers}"
 
 
 def take_step(engine: str, step: Step, rows: int) -> TakeStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -144,6 +145,7 @@ def test_warm_up_leaves_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler: apt-get install g++")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # (the compiler's own)
 def test_a_compiled_step_is_the_step(tmp_path: Path) -> None:
     assert_equal(Trained(tmp_path, CompiledStep, WINDOWS), Trained(tmp_path, None, WINDOWS))

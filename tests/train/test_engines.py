@@ -148,4 +148,4 @@ def test_warm_up_leaves_no_trace(tmp_path: Path) -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler: apt-get install g++")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # (the compiler's own)
 def test_a_compiled_step_is_the_step(tmp_path: Path) -> None:
-    assert_equal(Trained(tmp_path, CompiledStep, WINDOWS), Trained(tmp_path, None, WINDOWS))
+    assert_equal(Trained(tmp_path, CompiledStep), Trained(tmp_path, None))

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def plan_of(recipe: Path, settings: list[str]) -> Plan:
-    """Raises NotYetError where this version has no such engine."""
+    """Raises NotYetError where this version cannot train the recipe."""
     plan = make_plan(read_recipe(recipe, settings), Path("runs"))
     refuse_unsupported(plan)
     transfer = plan.settings.knowledge_transfer

@@ -14,7 +14,7 @@ import torch
 from benchmarks import ours, peers
 from benchmarks.meter import Meter, say
 from benchmarks.task import Task, plan_of, task_of
-from fusionrun.errors import NotYetError
+from fusionrun.errors import RecipeError, UserError
 from fusionrun.plan.plan import Plan
 from fusionrun.train.bare import BareTrainer, bare_trainer
 
@@ -23,8 +23,10 @@ def main(engine: str, recipe: str, *settings: str) -> None:
     try:
         plan = plan_of(Path(recipe), [*settings, f"training.threads={torch.get_num_threads()}"])
         work(engine, plan)
-    except NotYetError:
-        say({"missing": "not available in this version"})
+    except RecipeError:
+        raise  # (no engine's fault: it is told as a failure)
+    except UserError as error:
+        say({"missing": str(error)})
     except ImportError as error:
         say({"missing": f"not installed: {error}"})
 

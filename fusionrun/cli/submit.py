@@ -73,46 +73,24 @@ def submit(
     from fusionrun.submit.submit import draft
 
     source = _source(recipe, set_ or [], site)
+    handing: dict[str, Any] = {
+        "executor": executor.value if executor else None,
+        "after": _after(runs, after, after_any),
+        "template": _text(template),
+        "new": new,
+    }
     if any(stage.stage == "pretrain" for stage in source.recipe.stages):
         from fusionrun.cli.submit_stages import submit_stages
 
-        submit_stages(
-            recipe,
-            set_ or [],
-            site,
-            runs,
-            source,
-            after=_after(runs, after, after_any),
-            executor=executor.value if executor else None,
-            template=_text(template),
-            dry_run=dry_run,
-            new=new,
-            json=json,
-        )
+        where = (recipe, set_ or [], site, runs, source)
+        submit_stages(*where, **handing, dry_run=dry_run, json=json)
         return
     if source.recipe.sweep is not None:
         from fusionrun.cli.submit_sweep import submit_sweep
 
-        submit_sweep(
-            recipe,
-            set_ or [],
-            site,
-            runs,
-            after=_after(runs, after, after_any),
-            executor=executor.value if executor else None,
-            template=_text(template),
-            dry_run=dry_run,
-            new=new,
-            json=json,
-        )
+        submit_sweep(recipe, set_ or [], site, runs, **handing, dry_run=dry_run, json=json)
         return
-    order = replace(
-        _order(source, runs),
-        executor=executor.value if executor else None,
-        after=_after(runs, after, after_any),
-        template=_text(template),
-        new=new,
-    )
+    order = replace(_order(source, runs), **handing)
     slurm = Slurm()
     drafted = draft(order, slurm, may_be_unasked=dry_run)
     if dry_run:

@@ -93,7 +93,7 @@ def _write(file: Path, curve: RateCurve, plan: Plan) -> None:
 def _show(curve: RateCurve, plan: Plan, files: list[Path]) -> None:
     from fusionrun.plan.plot import text_plot
     from fusionrun.plan.rate_curve import suggestions
-    from fusionrun.plan.screen import line_width
+    from fusionrun.plan.text import line_width
 
     typer.echo("\n".join(text_plot(_drawn(curve), line_width())))
     typer.echo(f"\n{len(curve.points)} steps; {curve.ended}")
@@ -108,7 +108,7 @@ def _show(curve: RateCurve, plan: Plan, files: list[Path]) -> None:
 
 def _words(suggestion: Suggestion, plan: Plan) -> str:
     from fusionrun.plan.rate_curve import written
-    from fusionrun.plan.screen import flow
+    from fusionrun.plan.text import flow
 
     return (
         f"{suggestion.how}: {suggestion.rate:g}, {suggestion.factor:.3g} × the recipe's rates\n"

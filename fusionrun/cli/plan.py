@@ -101,7 +101,9 @@ def _yaml(plan: Plan) -> str:
 def _view(
     plan: Plan, submission: Preview | None, states: dict[str, str], full: bool, json: bool
 ) -> str:
-    from fusionrun.plan import screen
+    from fusionrun.plan.reasons import every_value
+    from fusionrun.plan.screen import screen
+    from fusionrun.plan.text import labelled
     from fusionrun.store.layout import run_id
 
     if json:
@@ -110,19 +112,19 @@ def _view(
         for name, state in states.items():
             content["pretraining"][name]["state"] = state
         return _dumped({**content, **more})
-    parts = [screen.screen(plan, run_id(plan.name, plan.hash, plan.seed), states)]
-    parts += [screen.every_value(plan)] if full else []
+    parts = [screen(plan, run_id(plan.name, plan.hash, plan.seed), states)]
+    parts += [every_value(plan)] if full else []
     if submission:
-        parts += ["\n".join(screen.labelled(submission.rows())), submission.script]
+        parts += ["\n".join(labelled(submission.rows())), submission.script]
     return "\n\n".join(parts).rstrip("\n")
 
 
 def _why(plan: Plan, key: str, json: bool) -> str:
-    from fusionrun.plan import screen
+    from fusionrun.plan.reasons import why
 
     full = _full_key(plan, key)
     if not json:
-        return screen.why(plan, full)
+        return why(plan, full)
     content = {"key": full, **plan.to_json()["values"][full]}
     if plan.stages:
         from fusionrun.plan.stage_screen import by_stage_as_json
@@ -134,7 +136,7 @@ def _why(plan: Plan, key: str, json: bool) -> str:
 def _full_key(plan: Plan, key: str) -> str:
     """The plan's key that is meant; a bare word that is none is answered with the nearest."""
     from fusionrun.errors import UserError
-    from fusionrun.plan.screen import find_key
+    from fusionrun.plan.reasons import find_key
 
     try:
         return find_key(plan, key)

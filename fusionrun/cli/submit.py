@@ -217,7 +217,8 @@ def next_commands(layout: RunLayout) -> str:
 
 
 def _screen(drafted: Draft) -> str:
-    from fusionrun.plan.screen import labelled, screen
+    from fusionrun.plan.screen import screen
+    from fusionrun.plan.text import labelled
 
     facts = list(labelled(list(_facts(drafted))))
     return "\n".join([screen(drafted.order.plan, drafted.layout.id), "", *facts])

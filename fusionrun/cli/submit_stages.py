@@ -77,7 +77,8 @@ def submit_stages(
 
 def _screen(draft: StagedDraft, points: Sequence[Point]) -> Iterator[str]:
     from fusionrun.cli.submit_sweep import slot_lines
-    from fusionrun.plan.screen import counted, screen
+    from fusionrun.plan.screen import screen
+    from fusionrun.plan.text import counted
     from fusionrun.store.pretrained import pretraining_states
 
     fused, alone = draft.fused, draft.pretraining

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fusionrun.plan.leaves import leaves
 from fusionrun.plan.plan import Plan
-from fusionrun.plan.screen import columns, fits, labelled, literal, wrapped
+from fusionrun.plan.text import columns, fits, labelled, literal, wrapped
 
 Cost = Literal["nothing", "a new launch", "a resume", "a retraining"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from fusionrun.plan.checks import unused_by
 from fusionrun.plan.leaves import nest
 from fusionrun.plan.plan import Plan, Value
-from fusionrun.plan.screen import comment
+from fusionrun.plan.reasons import comment
 from fusionrun.recipe.flow import flow, scalar
 
 # (What a user wrote holds for every stage, but for what the stage itself says.)

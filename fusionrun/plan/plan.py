@@ -239,6 +239,11 @@ class Plan:
         """The run's seed."""
         return int(self.values["seed"].value)
 
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """The components that have a rate of their own: a head has its expert's."""
+        return tuple(name for name in self.components if not name.startswith("heads."))
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: what `plan --json` prints and `plan.json` holds."""
         return {

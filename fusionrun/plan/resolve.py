@@ -6,10 +6,9 @@ Each function settles one group of leaves and may rely on those called before it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from fusionrun import rules, schedules
 from fusionrun.blueprint import (
@@ -26,28 +25,19 @@ from fusionrun.plan.checks import check_experts, check_recipe, read_data
 from fusionrun.plan.engine import settle_engine
 from fusionrun.plan.ledger import Ledger
 from fusionrun.plan.plan import ComponentPlan, Memory, Plan, Steps, Weights, component_names
+from fusionrun.plan.rates import Facts, facts_of, settle_rates
 from fusionrun.plan.rows import settle_data, with_shares
+from fusionrun.plan.schedule import scheduler, settle_floors, settle_schedulers, with_floor
 from fusionrun.plan.spread import Spread, mup_words, spreads
 from fusionrun.plan.warn import warnings_of
 from fusionrun.presets import PRESETS, Preset
 from fusionrun.recipe.read import Source
-from fusionrun.schema.base import AUTO, plain
 from fusionrun.schema.experts import Until
 from fusionrun.schema.fusions import Fusion
 from fusionrun.schema.recipe import Recipe
-from fusionrun.schema.schedulers import SCHEDULERS, Scheduler, Warmup
 
 MOMENTS = {"SGD": 1, "Adam": 2, "AdamW": 2}
 FLOAT_BYTES = 4
-# Lengths that a schedule may leave at auto: the default, and its formula in words.
-_SPANS: Mapping[str, tuple[Callable[[int], Any], str]] = {
-    "T_max": (schedules.default_total, "all"),
-    "T_0": (schedules.default_T_0, "a quarter, max(1, epochs // 4),"),
-    "step_size": (schedules.default_step_size, "a third, max(1, epochs // 3),"),
-    "milestones": (schedules.default_milestones, "half and three quarters"),
-    "total_iters": (schedules.default_total, "all"),
-    "total_steps": (schedules.default_total, "all"),
-}
 
 
 def make_plan(source: Source, runs_dir: Path) -> Plan:
@@ -95,9 +85,9 @@ def resolve(
     _settle_preset(ledger, preset)
     _settle_fusion(ledger, input_dims)
     _settle_optimizer(ledger, preset, recipe)
-    facts = _facts(ledger, recipe, input_dims)
-    applied = _settle_rates(ledger, preset, recipe, facts)
-    _settle_schedulers(ledger, preset)
+    facts = facts_of(ledger, recipe, input_dims)
+    applied = settle_rates(ledger, preset, recipe, facts)
+    settle_schedulers(ledger, preset)
     check_recipe(source, ledger)
     spread = spreads(recipe, summary, ledger, facts.by_component)
     blueprints = _blueprints(ledger, recipe, summary, input_dims)
@@ -120,7 +110,7 @@ def resolve(
         )
         for name in component_names(recipe.experts)
     }
-    _settle_floors(ledger, components)
+    settle_floors(ledger, components)
     plan = Plan(
         values=ledger.values(),
         components=components,
@@ -188,136 +178,6 @@ def _settle_optimizer(ledger: Ledger, preset: Preset, recipe: Recipe) -> None:
     ledger.settle(f"{prefix}weight_decay", decay, "preset", why)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What rules may ask of a component, by component name; a head is its expert."""
-
-    by_component: Mapping[str, Mapping[str, rules.Fact]]
-
-    def __getitem__(self, component: str) -> Mapping[str, rules.Fact]:
-        return self.by_component[component.replace("heads.", "experts.")]
-
-
-def _facts(ledger: Ledger, recipe: Recipe, input_dims: Mapping[str, int]) -> _Facts:
-    common: dict[str, rules.Fact] = {
-        "fusion_type": recipe.fusion.type,
-        "num_experts": len(recipe.experts),
-        "batch_size": recipe.training.batch_size,
-    }
-    pretrained = {n: ledger.is_pretrained(n, expert) for n, expert in recipe.experts.items()}
-    dim = ledger.get("fusion.dim", rules.fusion_dim(tuple(input_dims.values())))
-    joint = {**common, "input_dim": dim, "pretrained": all(pretrained.values())}
-    experts = {
-        f"experts.{name}": {**common, "input_dim": width, "pretrained": pretrained[name]}
-        for name, width in input_dims.items()
-    }
-    return _Facts({**experts, "fusion": joint, "global_head": joint})
-
-
-def _settle_rates(
-    ledger: Ledger, preset: Preset, recipe: Recipe, facts: _Facts
-) -> dict[str, tuple[rules.Applied, ...]]:
-    """Settle both base rates and each component's; returns the rules that shaped each."""
-    _settle_rules(ledger, preset)
-    ledger.open_names("learning_rates.experts", tuple(recipe.experts))
-    table = preset.rates_for(recipe.fusion.type)
-    base = {"base_lr": table.base_lr, "head_lr": table.head_lr}
-    chains = _Chains(ledger, preset, recipe, base)
-    chains.settle_bases()
-    keys = {f"experts.{name}": "base_lr" for name in recipe.experts}
-    keys |= {"fusion": "head_lr", "global_head": "head_lr"}
-    return {name: chains.settle(name, rate, facts[name]) for name, rate in keys.items()}
-
-
-def _settle_rules(ledger: Ledger, preset: Preset) -> None:
-    written = plain(preset.rules)
-    why = f"preset {preset.name}: {preset.source}"
-    ledger.settle("learning_rates.rules", written, "preset", why)
-
-
-class _Chains:
-    """The chain behind each rate: number, then rule by rule, unless the user gave the rate."""
-
-    def __init__(
-        self, ledger: Ledger, preset: Preset, recipe: Recipe, base: Mapping[str, float]
-    ) -> None:
-        self._ledger = ledger
-        self._base = base
-        self._table = f"preset {preset.name}: {preset.source}, {{}} of {recipe.fusion.type}"
-        own = recipe.learning_rates.rules
-        self._rules = preset.rules if own == AUTO else own
-        self._rules_from = f"preset {preset.name}" if own == AUTO else "recipe"
-        self._final = {rate for rate in base if ledger.given_number(f"learning_rates.{rate}")}
-
-    def settle_bases(self) -> None:
-        """The two base rates, before any rule."""
-        for rate, number in self._base.items():
-            why = self._table.format(rate) + ", before the rules"
-            self._ledger.settle(f"learning_rates.{rate}", number, "preset", why)
-
-    def settle(
-        self, component: str, rate: str, facts: Mapping[str, rules.Fact]
-    ) -> tuple[rules.Applied, ...]:
-        """One component's rate; returns the rules that applied to it."""
-        key = f"learning_rates.{component}"
-        if self._ledger.given_number(key):
-            return ()
-        base = self._ledger[f"learning_rates.{rate}"]
-        if rate in self._final:
-            place = self._ledger.place(f"learning_rates.{rate}")
-            why = f"{rate} at {place}: a given rate is final, no rule touches it"
-            self._ledger.settle(key, base, self._ledger.entry(f"learning_rates.{rate}").source, why)
-            return ()
-        applied = rules.applied_rules(self._rules, rate, facts)
-        number = base
-        for rule in applied:
-            number = rules.times(number, rule.factor)
-        self._ledger.settle(
-            key,
-            number,
-            "rule",
-            self._why(rate, base, applied),
-            self._steps(rate, base, applied, number),
-        )
-        return applied
-
-    def _why(self, rate: str, base: float, applied: tuple[rules.Applied, ...]) -> str:
-        factors = "".join(f" × {rule.factor:g} ({rule.because})" for rule in applied)
-        return f"{rate} {base:g}{factors or ', no rule applies'}"
-
-    def _steps(
-        self, rate: str, base: float, applied: tuple[rules.Applied, ...], number: float
-    ) -> tuple[str, ...]:
-        rows = [f"  {base:<8g} {self._table.format(rate)}"]
-        rows += [f"× {r.factor:<8g} {self._rule_place(r.number)}: {r.because}" for r in applied]
-        return (*rows, f"= {number:g}")
-
-    def _rule_place(self, number: int) -> str:
-        if self._rules_from == "recipe":
-            place = self._ledger.document.place(("learning_rates", "rules", number - 1))
-            return f"rule {number} at {place}"
-        return f"rule {number} of {self._rules_from}"
-
-
-def _settle_schedulers(ledger: Ledger, preset: Preset) -> None:
-    for part, default in preset.schedulers.items():
-        key = f"schedulers.{part}"
-        if ledger.pending(key):
-            ledger.expand(key, default, "preset", f"preset {preset.name}: {preset.source}")
-        _settle_spans(ledger, key)
-
-
-def _settle_spans(ledger: Ledger, key: str) -> None:
-    """Lengths of a schedule, in epochs, from the epochs that its warm-up leaves."""
-    epochs = ledger["training.epochs"]
-    warmup = ledger.get(f"{key}.warmup.epochs", 0)
-    left = schedules.default_T_max(epochs, warmup)
-    less = f"{epochs} epochs" + (f" less {warmup} of warm-up" if warmup else "")
-    for name, (length_of, formula) in _SPANS.items():
-        if ledger.pending(f"{key}.{name}"):
-            ledger.settle(f"{key}.{name}", length_of(left), "rule", f"{formula} of {less}")
-
-
 def _blueprints(
     ledger: Ledger, recipe: Recipe, summary: DataSummary, input_dims: Mapping[str, int]
 ) -> dict[str, dict[str, Tensor]]:
@@ -376,7 +236,7 @@ def _component(
     ledger: Ledger,
     preset: Preset,
     parameters: int,
-    facts: _Facts,
+    facts: Facts,
     applied: Mapping[str, tuple[rules.Applied, ...]],
     spread: Mapping[str, Spread],
     weights: Weights | None,
@@ -386,9 +246,9 @@ def _component(
     path = "expert" if owner.startswith("experts.") else "fusion"
     part = "experts" if path == "expert" else name
     lr = ledger[f"learning_rates.{owner}"]
-    schedule = _with_floor(ledger.section(f"schedulers.{part}"), preset.floor_factor, lr)
+    schedule = with_floor(ledger.section(f"schedulers.{part}"), preset.floor_factor, lr)
     k = ledger["knowledge_transfer.expert_gradient_accumulation"] if path == "expert" else 1
-    rates = schedules.rates(_scheduler(schedule), lr, ledger["training.epochs"])
+    rates = schedules.rates(scheduler(schedule), lr, ledger["training.epochs"])
     own = spread[owner] if owner == name else spread[owner]._replace(layer_decay=1.0, num_layers=0)
     in_words = [f"× {rule.factor:g} ({rule.because})" for rule in applied[owner]]
     if own.base_width is not None:
@@ -424,35 +284,6 @@ def _frozen_epochs(ledger: Ledger, recipe: Recipe) -> dict[str, int]:
         if frozen:
             found[f"experts.{name}"] = frozen
     return found
-
-
-def _with_floor(schedule: Mapping[str, Any], factor: float, lr: float) -> dict[str, Any]:
-    if schedule.get("eta_min") == "auto":
-        return {**schedule, "eta_min": rules.times(lr, factor)}
-    return dict(schedule)
-
-
-def _scheduler(schedule: Mapping[str, Any]) -> Scheduler:
-    kind = SCHEDULERS.choose(schedule)
-    if kind is None:
-        raise TypeError(f"no scheduler kind for {schedule}")
-    warmup = schedule.get("warmup")
-    built = Warmup.model_construct(**warmup) if warmup else None
-    # Constructed, not validated: its parts were, one by one, and a validator takes long to build.
-    return kind.model_construct(**{**schedule, "warmup": built})
-
-
-def _settle_floors(ledger: Ledger, components: Mapping[str, ComponentPlan]) -> None:
-    for part in ("experts", "fusion", "global_head"):
-        key = f"schedulers.{part}.eta_min"
-        if not ledger.pending(key):
-            continue
-        own = {n: c for n, c in components.items() if n.split(".")[0] == part}
-        floors = {n.rpartition(".")[2]: c.schedule["eta_min"] for n, c in own.items()}
-        lr = next(iter(own.values())).lr
-        factor = next(iter(floors.values())) / lr
-        value = floors if len(set(floors.values())) > 1 else next(iter(floors.values()))
-        ledger.settle(key, value, "rule", f"{factor:g} × the component's base rate")
 
 
 def _steps(ledger: Ledger, summary: DataSummary) -> Steps:

@@ -1,27 +1,16 @@
-"""The plan as text: the concise screen, every value with its reason, and the chain of one key.
-
-Text is as wide as the terminal, within bounds; what goes to a file or a pipe is `LINE_WIDTH` wide.
-"""
+"""The plan as a concise screen: what will be trained, at which rates, for how long."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from shutil import get_terminal_size
-from textwrap import wrap
-from typing import Any
 
-from fusionrun.errors import UserError
-from fusionrun.nearest import nearest
 from fusionrun.plan.augmentation import in_words
-from fusionrun.plan.plan import ComponentPlan, Plan, Value, Weights
+from fusionrun.plan.plan import ComponentPlan, Plan, Weights
 from fusionrun.plan.sparkline import sparkline
+from fusionrun.plan.text import Row, columns, counted, fits, flow, labelled, size, wrapped
 from fusionrun.schema.fusions import FUSIONS
 
 SPARK_WIDTH = 20
-LINE_WIDTH = 118
-"""The widest line, and the width where there is no terminal and COLUMNS does not say."""
-LEAST_WIDTH = 60
-MOST_SHOWN = 40
 # Keys that say where data is; the first one that a source has.
 _WHERE = ("data.path", "data.name")
 _TWO_PASSES = "two backward passes a batch, over one forward"
@@ -30,48 +19,6 @@ _WEIGHTING = {
     "uncertainty": ";  each CE's weight is learned (uncertainty), and begins there",
     "dwa": ";  a CE that falls slower weighs more, from the third epoch on (dwa)",
 }
-Row = tuple[str, ...]
-
-
-def line_width() -> int:
-    """Columns of the terminal, or of COLUMNS, between `LEAST_WIDTH` and `LINE_WIDTH`."""
-    return min(max(get_terminal_size((LINE_WIDTH, 24)).columns, LEAST_WIDTH), LINE_WIDTH)
-
-
-def fits(lines: Sequence[str]) -> bool:
-    """Whether no line is wider than the terminal."""
-    return max(map(len, lines)) <= line_width()
-
-
-def wrapped(text: str, indent: str = "") -> list[str]:
-    """Lines as wide as the terminal; all but the first are indented, words are never cut."""
-    return wrap(
-        text,
-        line_width(),
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def columns(rows: Sequence[Row], right: Sequence[int] = (), gap: str = "  ") -> Iterator[str]:
-    """Rows as aligned lines; the columns numbered in `right` are aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield gap.join(cells).rstrip()
-
-
-def labelled(rows: Sequence[Row]) -> Iterator[str]:
-    """Rows of a label and a text; long texts go on below themselves, words are never cut."""
-    indent = max(len(label) for label, _ in rows) + 2
-    for label, text in rows:
-        lines = wrap(text, line_width() - indent, break_long_words=False, break_on_hyphens=False)
-        for number, line in enumerate(lines):
-            yield f"{'' if number else label:{indent}}{line}"
 
 
 def screen(plan: Plan, run_id: str, states: Mapping[str, str] | None = None) -> str:
@@ -106,7 +53,7 @@ def _components(plan: Plan) -> Sequence[str]:
     over = f"rate over {counted(plan['training.epochs'], 'epoch')}"
     size_, ends = "parameters + head", "first → last"
     header = ("component", "input_dim", size_, "base rate", over, ends, "rules")
-    rows = [header, *(_component_row(name, plan) for name in _owners(plan))]
+    rows = [header, *(_component_row(name, plan) for name in plan.owners)]
     for table in (rows, [row[:-1] for row in rows]):
         lines = list(columns(table, right=(1, 2, 3)))
         if fits(lines):
@@ -311,98 +258,3 @@ def _steps(plan: Plan) -> str:
         f"{counted(steps.batches_per_epoch, 'batch', 'batches')} of {batch_size}{last} = "
         f"{steps.fusion_steps:,};  experts step {counted(steps.expert_steps, 'time')}"
     )
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: "1 batch", "2 batches"; the plural is in s where none is given."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def size(num_bytes: int) -> str:
-    """Bytes in a unit that reads well."""
-    amount, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f"{amount:.3g} {units[0]}"
-
-
-def every_value(plan: Plan) -> str:
-    """Each resolved value with its source and reason: a table, or below each other if narrow."""
-    if line_width() < LINE_WIDTH:
-        return "\n".join(_every_value_stacked(plan))
-    rows = [
-        (k, literal(v.value), v.source, "" if v.why == v.source else v.why)
-        for k, v in plan.values.items()
-    ]
-    return "\n".join(columns([("key", "value", "source", "why"), *rows]))
-
-
-def _every_value_stacked(plan: Plan) -> Iterator[str]:
-    for key, value in plan.values.items():
-        yield from wrapped(f"{key} = {literal(value.value)}  # {comment(value)}", "    ")
-
-
-def literal(value: Any) -> str:
-    """The same, cut where a table would get too wide."""
-    text = flow(value)
-    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 1] + "…"
-
-
-def flow(value: Any) -> str:
-    """A value as YAML's flow style writes it."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {flow(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(map(flow, value)) + "]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    return str(value)
-
-
-def why(plan: Plan, key: str) -> str:
-    """The chain behind one value.
-
-    Raises:
-        UserError: the plan has no such key; names the nearest.
-    """
-    full = find_key(plan, key)
-    value = plan.values[full]
-    lines = [f"{full} = {flow(value.value)}", f"  {comment(value)}"]
-    lines += [f"    {step}" for step in value.steps]
-    if plan.stages:
-        from fusionrun.plan.stage_screen import why_by_stage
-
-        lines += why_by_stage(plan, full)
-    return "\n".join(lines)
-
-
-def find_key(plan: Plan, key: str) -> str:
-    """The full key that is meant: a component, or its `.lr`, stands for its base rate.
-
-    Raises:
-        UserError: the plan has no such key; names the nearest.
-    """
-    aliases = {f"{name}.lr": f"learning_rates.{name}" for name in _owners(plan)}
-    aliases |= {name: f"learning_rates.{name}" for name in _owners(plan)}
-    key = aliases.get(key.replace("heads.", "experts."), key)
-    if key in plan.values:
-        return key
-    below = [full for full in plan.values if full.startswith(f"{key}.")]
-    if below:
-        listed = "\n".join(f"  {full}" for full in below)
-        raise UserError(f"{key!r} is a section; ask for one of\n{listed}")
-    found = nearest(key, tuple(plan.values))
-    hint = f"; did you mean {found!r}?" if found else ""
-    raise UserError(f"the plan has no value {key!r}{hint}\n--full lists all of them")
-
-
-def _owners(plan: Plan) -> tuple[str, ...]:
-    return tuple(name for name in plan.components if not name.startswith("heads."))
-
-
-def comment(value: Value) -> str:
-    """The reason behind a value as a YAML comment."""
-    return f"{value.source}: {value.why}" if value.why != value.source else value.source

@@ -8,8 +8,10 @@ from typing import Any
 from fusionrun.data.own_rows import TRAIN
 from fusionrun.data.parts import HOLDOUT
 from fusionrun.plan.plan import Plan, StagePlan, Value
-from fusionrun.plan.screen import Row, columns, comment, counted, fits, literal, losses_in_words
+from fusionrun.plan.reasons import comment
+from fusionrun.plan.screen import losses_in_words
 from fusionrun.plan.sparkline import sparkline
+from fusionrun.plan.text import Row, columns, counted, fits, literal
 
 SPARK_WIDTH = 12
 

@@ -14,7 +14,8 @@ from fusionrun.blueprint import expert_component
 from fusionrun.errors import RecipeError
 from fusionrun.plan.against import compare
 from fusionrun.plan.plan import Plan
-from fusionrun.plan.screen import screen, why
+from fusionrun.plan.reasons import why
+from fusionrun.plan.screen import screen
 from fusionrun.schema.experts import MLP
 
 PlanOf = Callable[..., Plan]

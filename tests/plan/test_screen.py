@@ -10,8 +10,10 @@ import pytest
 
 from fusionrun.errors import UserError
 from fusionrun.plan.plan import Plan, Weights
+from fusionrun.plan.reasons import every_value, why
 from fusionrun.plan.resolve import make_plan
-from fusionrun.plan.screen import LINE_WIDTH, every_value, line_width, literal, screen, size, why
+from fusionrun.plan.screen import screen
+from fusionrun.plan.text import LINE_WIDTH, line_width, literal, size
 from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import run_id
 from tests.data.needs import shipped_recipes

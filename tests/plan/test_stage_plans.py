@@ -14,8 +14,9 @@ from fusionrun.errors import RecipeError
 from fusionrun.plan.against import compare
 from fusionrun.plan.as_recipe import as_recipe
 from fusionrun.plan.plan import Plan
+from fusionrun.plan.reasons import why
 from fusionrun.plan.resolve import make_plan
-from fusionrun.plan.screen import screen, why
+from fusionrun.plan.screen import screen
 from fusionrun.plan.stages import Plans, make_plans
 from fusionrun.plan.sweep import plan_points
 from fusionrun.recipe.read import read_recipe

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from fusionrun.blueprint import expert_component
 from fusionrun.plan.plan import Plan
-from fusionrun.plan.screen import LINE_WIDTH, screen
+from fusionrun.plan.screen import screen
+from fusionrun.plan.text import LINE_WIDTH
 from fusionrun.schema.experts import MLP
 
 PlanOf = Callable[..., Plan]

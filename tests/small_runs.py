@@ -1,4 +1,4 @@
-"""A run of seconds that draws, distils and accumulates: all that a resume can get wrong."""
+"""Small recipes that several tests start from, on the shipped digits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import RunLayout
 
+# Two experts and defaults; what a test is about is added to it.
+TWO_EXPERTS = """\
+version: 1
+name: small
+preset: tuned
+data: {source: npz, path: package:handwritten_digits, label: label}
+experts:
+  fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
+  zernike: {model: mlp, view: zernike, hidden: [16], features: 16}
+fusion: {type: concatenation}
+"""
+# A run of seconds that draws, distils and accumulates: all that a resume can get wrong.
 # 160 training rows in batches of 32: five steps an epoch. Windows of three batches: an epoch is
 # one of three and one of two. Dropout draws. What else is trained, and how long, is added to it.
 SMALL = """\

@@ -22,20 +22,11 @@ from fusionrun.store.runs import list_runs
 from fusionrun.train.assemble import make_network
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.tables import Table
+from tests.small_runs import TWO_EXPERTS
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
-RECIPE = """\
-version: 1
-name: exported
-preset: tuned
-data: {source: npz, path: package:handwritten_digits, label: label}
-experts:
-  fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
-  zernike: {model: mlp, view: zernike, hidden: [16], features: 16}
-fusion: {type: concatenation}
-training: {epochs: 2, device: cpu}
-"""
+RECIPE = TWO_EXPERTS + "training: {epochs: 2, device: cpu}\n"
 
 
 @pytest.fixture(scope="module")

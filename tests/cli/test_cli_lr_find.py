@@ -15,20 +15,13 @@ from typer.testing import CliRunner, Result
 from fusionrun.cli.main import make_app
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
+from tests.small_runs import TWO_EXPERTS
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
-RECIPE = """\
-version: 1
-name: digits
-preset: tuned
-data: {source: npz, path: package:handwritten_digits, label: label}
-experts:
-  fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
-  zernike: {model: mlp, view: zernike, hidden: [16], features: 16}
-fusion: {type: concatenation}
-learning_rates: {base_lr: 1e-3, head_lr: 2e-3}
-training: {device: cpu}
+RECIPE = f"""\
+{TWO_EXPERTS}learning_rates: {{base_lr: 1e-3, head_lr: 2e-3}}
+training: {{device: cpu}}
 """
 
 

@@ -17,18 +17,11 @@ from typer.testing import CliRunner, Result
 from fusionrun.cli.main import make_app
 from fusionrun.plan.plan import Plan
 from fusionrun.train.bare import BareTrainer, bare_trainer
+from tests.small_runs import TWO_EXPERTS
 
-RECIPE = """\
-version: 1
-name: small
-preset: tuned
-data: {source: npz, path: package:handwritten_digits, label: label}
-experts:
-  fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
-  zernike: {model: mlp, view: zernike, hidden: [16], features: 16}
-fusion: {type: concatenation}
-augmentation: {noise: 0.1}
-training: {epochs: 1, batch_size: 400, device: cpu, threads: 1}
+RECIPE = f"""\
+{TWO_EXPERTS}augmentation: {{noise: 0.1}}
+training: {{epochs: 1, batch_size: 400, device: cpu, threads: 1}}
 """
 PHASES = ["data", "augmentation", "forward", "losses", "backward", "clip + optimizer", "logging"]
 COMPONENTS = ["experts.fourier", "experts.zernike", "heads.fourier", "heads.zernike"]

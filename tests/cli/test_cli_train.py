@@ -26,21 +26,12 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.manifest import read_manifest
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
+from tests.small_runs import TWO_EXPERTS
 from tests.watch.made import Made
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
-RECIPE = """\
-version: 1
-name: small
-preset: tuned
-data: {source: npz, path: package:handwritten_digits, label: label}
-experts:
-  fourier: {model: mlp, view: fourier, hidden: [16], features: 16}
-  zernike: {model: mlp, view: zernike, hidden: [16], features: 16}
-fusion: {type: concatenation}
-training: {epochs: 2, device: cpu, engine: eager}
-"""
+RECIPE = TWO_EXPERTS + "training: {epochs: 2, device: cpu, engine: eager}\n"
 
 
 @pytest.fixture(scope="module")

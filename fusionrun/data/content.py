@@ -13,6 +13,7 @@ from typing import Final
 
 from fusionrun.data.reading import ROOT
 from fusionrun.data.report import data_error
+from fusionrun.regular import open_regular
 
 MOST_BYTES: Final = 256 << 20
 """A directory of more is not read through: at a gigabyte a second that would delay every start."""
@@ -60,7 +61,7 @@ def _below(folder: Path) -> Iterator[str]:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

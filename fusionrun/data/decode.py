@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionrun.data.free_memory import free_bytes
-from fusionrun.data.report import data_error
+from fusionrun.data.report import data_error, listing
 from fusionrun.schema.base import AUTO
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ Encoded = tuple[str, Any]
 
 _MOST_SHARE: Final = 0.5
 """Of the free memory, for one part: while rows are taken from it, it is there twice."""
+
+_FORMATS: Final = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+"""What is decoded, whatever a file is called: Pillow hands some others to programs (PostScript)."""
 
 _BLOCK_ROWS: Final = 1024
 """Images that are decoded at a time where all of them are asked for."""
@@ -136,7 +139,7 @@ def decoder(shape: tuple[int, ...], images: Images) -> Callable[[Encoded], Bytes
             raise data_error(
                 f"cannot read the image {name}",
                 got=str(error),
-                expected="a whole image",
+                expected=f"a whole image: {listing(_FORMATS)}",
                 fix="copy it again, or remove it",
             ) from error
         fitted = image if images.size is None else _fitted(image, images)
@@ -152,7 +155,7 @@ def _opened(content: Path | bytes | Any, pillow: Any) -> AbstractContextManager[
     if isinstance(content, pillow.Image):
         return nullcontext(content)
     source = io.BytesIO(content) if isinstance(content, bytes) else content
-    opened: AbstractContextManager[Any] = pillow.open(source)
+    opened: AbstractContextManager[Any] = pillow.open(source, formats=_FORMATS)
     return opened
 
 

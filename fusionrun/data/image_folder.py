@@ -137,13 +137,24 @@ def _images(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             yield from _images(path)
         elif _is_image(path):
-            yield path
+            yield _regular(path)
         else:
             raise data_error(
                 f"{path} is no image that is known by its name",
                 expected=listing(IMAGES),
                 fix="remove it, or give it a name that begins with a dot",
             )
+
+
+def _regular(path: Path) -> Path:
+    """A pipe would keep whoever reads it waiting; a device never ends."""
+    if path.is_file():
+        return path
+    raise data_error(
+        f"{path} is no file" if path.exists() else f"{path} leads nowhere",
+        expected="an image",
+        fix="remove it, or give it a name that begins with a dot",
+    )
 
 
 def _sorted(folder: Path) -> list[Path]:

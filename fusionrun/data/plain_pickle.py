@@ -7,11 +7,13 @@ file asks for, and refuses the file by the name that it asked for.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fusionrun.data.report import data_error
 
@@ -45,8 +47,9 @@ def load_plain(path: Path) -> Any:
         DataError: it names anything else, is damaged, or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return _finished(_Reader(file).load())
+        content = path.read_bytes()
+        _refuse_far_slots(content)
+        return _finished(_Reader(content).load())
     except _ForeignError as error:
         raise data_error(
             f"{path} is refused",
@@ -61,6 +64,19 @@ def load_plain(path: Path) -> Any:
         ) from error
     except OSError as error:
         raise data_error(f"cannot read {path}", got=str(error)) from error
+
+
+_PUTS: Final = {"PUT", "BINPUT", "LONG_BINPUT"}
+"""What puts a value into a numbered slot, to be taken from there once more."""
+
+
+def _refuse_far_slots(content: bytes) -> None:
+    """A pickle numbers its slots one after the other. The reader takes memory for all up to the
+    highest number: 60 GB for one that a file of a few bytes can ask for.
+    """
+    for number, (operation, slot, _) in enumerate(pickletools.genops(content)):
+        if operation.name in _PUTS and int(slot or 0) > number:
+            raise ValueError(f"slot {slot} after {number} operations")
 
 
 class _ForeignError(Exception):
@@ -88,8 +104,8 @@ class _Bytes:
 class _Reader(pickle.Unpickler):
     """An unpickler that finds stand-ins where a file names what an array is made of."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="bytes")
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
 
     def find_class(self, module: str, name: str) -> Any:
         """A stand-in; never anything that a module holds."""
@@ -137,10 +153,12 @@ def _stand_ins() -> Mapping[tuple[str, str], Callable[..., Any]]:
 def _plain_array(content: Any, dtype: Any, shape: Any, is_fortran: Any) -> PlainArray:
     if not isinstance(dtype, _Bytes) or is_fortran:
         raise ValueError("an array of other numbers than bytes in C order")
-    sizes, held = tuple(int(size) for size in shape), bytes(content)
-    if len(held) != prod(sizes):
-        raise ValueError(f"{len(held)} bytes for an array of {sizes}")
-    return PlainArray(sizes, held)
+    if not isinstance(content, (bytes, bytearray)):  # (`bytes` makes a gigabyte of a number)
+        raise ValueError(f"an array whose content is {type(content).__name__}")
+    sizes = tuple(int(size) for size in shape)
+    if len(content) != prod(sizes):
+        raise ValueError(f"{len(content)} bytes for an array of {sizes}")
+    return PlainArray(sizes, bytes(content))
 
 
 def _finished(value: Any) -> Any:

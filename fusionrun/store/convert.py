@@ -35,6 +35,11 @@ __all__ = ["Converted", "Renaming", "convert", "parse_map"]
 KEYS: Final = ("state_dict", "model")
 """Where training scripts put the state dict beside their optimizer's and epoch."""
 
+_MOST_TIMES: Final = 16
+"""What is written may be so many times the file: its tensors may share memory, and are written
+each on its own. A file of a few bytes may claim more than any memory holds.
+"""
+
 _METADATA: Final = {"format": "pt"}
 _FORBIDDEN_NAME: Final = "__metadata__"
 _GLOBAL: Final = re.compile(r"(?:GLOBAL|Unsupported class) ([\w.]+)")
@@ -130,6 +135,7 @@ def convert(
     _refuse_same(source, output)
     found, where = _state_dict(_loaded(source), source, key)
     names = _renamed(list(found), renaming or Renaming())
+    _refuse_growing(found, source)
     tensors = {new: _owned(old, found[old], source) for new, old in names.items()}
     data = _bytes(tensors, source)
     digest = hashlib.sha256(data).hexdigest()
@@ -278,6 +284,18 @@ def _beginnings(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         parts = name.split(".")
         yield from (".".join(parts[:end]) + "." for end in range(1, len(parts)))
+
+
+def _refuse_growing(tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Before any of it is copied: a view may repeat one number a million million times."""
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+    held = source.stat().st_size
+    if sum(sizes.values()) > _MOST_TIMES * held:
+        largest = max(sizes, key=lambda name: sizes[name])
+        shape = list(tensors[largest].shape)
+        got = f"tensors of {sum(sizes.values()):,} bytes in a file of {held:,}: {largest!r} {shape}"
+        expected = f"at most {_MOST_TIMES} times the file, for tensors that share memory"
+        raise ComponentError(Problem(None, str(source), got, expected, SAVE_AGAIN))
 
 
 def _owned(name: str, tensor: torch.Tensor, source: Path) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -249,3 +250,27 @@ def test_a_large_directorys_hash_is_that_of_its_names_and_sizes(
     assert content_hash(files) == before
     file.write_bytes(file.read_bytes() + b"\0")
     assert content_hash(files) != before
+
+
+def test_what_is_no_image_is_not_opened_whatever_it_is_called(published: Path) -> None:
+    os.mkfifo(published / "set" / "train" / "cat" / "pipe.png")
+    with pytest.raises(DataError, match=r"(?s)pipe\.png is no file.*expected  an image"):
+        read_summary(folder_of(), published)
+    (published / "set" / "train" / "cat" / "pipe.png").unlink()
+    (published / "set" / "train" / "cat" / "link.png").symlink_to("gone.png")
+    with pytest.raises(DataError, match=r"link\.png leads nowhere"):
+        read_summary(folder_of(), published)
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(published: Path) -> None:
+    os.mkfifo(published / "set" / "pipe")
+    with pytest.raises(DataError, match=r"(?s)cannot read .*not a regular file.*pipe"):
+        content_hash({"train": str(published / "set")})
+
+
+def test_postscript_is_handed_to_no_program(published: Path) -> None:
+    path = published / "set" / "train" / "cat" / "0.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n%%EndComments\nshowpage\n")
+    data = folder_of(images={"size": (6, 9)})
+    with pytest.raises(DataError, match=r"(?s)0\.png.*cannot identify.*expected  a whole image"):
+        load_data(data, read_summary(data, published))

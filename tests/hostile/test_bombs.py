@@ -22,6 +22,7 @@ PROGRAM = """\
 import resource, sys
 from pathlib import Path
 from fusionrun.data.header import read_summary
+from fusionrun.data.plain_pickle import load_plain
 from fusionrun.errors import FusionrunError
 from fusionrun.schema.data import Npz
 from fusionrun.store.manifest import read_manifest
@@ -35,6 +36,7 @@ except FusionrunError as error:
     print(f"refused: {{error}}")
 """
 HEADER = "read_header(path)"
+PICKLE = "load_plain(path)"
 ARCHIVE = "read_summary(Npz(source='npz', path=str(path), label='label'), path.parent)"
 
 
@@ -250,3 +252,24 @@ def test_a_view_that_no_memory_holds_is_planned_and_explained_when_it_is_loaded(
     said = read(path, call, memory=3 << 30)
     assert "the array 'v' of" in said
     assert "does not fit in memory" in said
+
+
+# ------------------------------------------------------------------ pickles of CIFAR
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x00(J\xff\xff\xff\x7ftcnumpy\ndtype\n(Vu1\ntR"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\x80\x02Nr\xff\xff\xff\xff.", "slot 4294967295 after 2 operations"),
+        (b"\x80\x02Nr\xff\xff\xff\x0f.", "slot 268435455 after 2 operations"),
+        (b"\x80\x02Np99999999999\n.", "slot 99999999999 after 2 operations"),
+        (b"\x80\x02" + ARRAY + b"I00\nJ\xff\xff\xff\x7ftb.", "whose content is int"),
+    ],
+)
+def test_a_pickle_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    (tmp_path / "x").write_bytes(content)
+    assert expected in refused(tmp_path / "x", PICKLE)

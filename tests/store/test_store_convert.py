@@ -68,6 +68,13 @@ def command(*arguments: object) -> Result:
 # ------------------------------------------------------------------ what is taken
 
 
+def test_a_number_repeated_without_end_is_refused_before_it_is_copied(here: Path) -> None:
+    path = saved({"a": torch.zeros(3), "b": torch.zeros(1).expand(10**6, 10**6)})
+    with pytest.raises(ComponentError, match=r"(?s)4,000,000,000,012 bytes in a file of .*'b' \["):
+        convert(path, Path("x.safetensors"))
+    assert not Path("x.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("wrap", "key"),
     [

@@ -20,6 +20,7 @@ from fusionrun.store.atomic import write_json, write_text
 from fusionrun.store.layout import RunLayout, run_id
 from fusionrun.store.runs import create_run, next_free, typed
 from fusionrun.store.status import read_status
+from fusionrun.submit.trainer import announce
 
 MAKING_S: Final = 60.0
 """A directory without a plan that is younger than this is being filled by another process."""
@@ -110,7 +111,7 @@ def begun(plan: Plan, runs_dir: Path) -> RunLayout | None:
 
 
 def go_on(plan: Plan, recipe_text: str, runs_dir: Path) -> Start:
-    """The run of a plan that is one of several which belong together.
+    """The run of a plan that is one of several which belong together, for this process to train.
 
     The one that was `begun`, in its own directory, or a new one.
 
@@ -119,7 +120,7 @@ def go_on(plan: Plan, recipe_text: str, runs_dir: Path) -> Start:
     """
     layout = begun(plan, runs_dir)
     if layout is None:
-        return prepare(plan, recipe_text, runs_dir, new=True)
+        return prepare(plan, recipe_text, runs_dir, new=True, first=announce)
     if read_status(layout).state == "completed":
         return Start(layout, True, f"{layout.root} has completed")
     _refuse_living([layout])

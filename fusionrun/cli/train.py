@@ -48,6 +48,7 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
     from fusionrun.plan.unsupported import refuse_unsupported
     from fusionrun.recipe.read import read_recipe
     from fusionrun.store.runs import runs_dir
+    from fusionrun.submit.trainer import announce
 
     source = read_recipe(recipe, settings)
     _refuse_sweep(source, recipe)
@@ -59,7 +60,7 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
         from fusionrun.cli.train_stages import train_stages
 
         return train_stages(plans, source, directory, _again(recipe, settings, runs), new)
-    start = prepare(plan, source.text, directory, new=new)
+    start = prepare(plan, source.text, directory, new=new, first=announce)
     typer.echo(screen(plan, start.layout.root.name) + "\n")
     if start.finished:
         typer.echo(f"{start.layout.root} has finished already: the same plan, the same seed")
@@ -107,7 +108,9 @@ def train_here(layout: RunLayout) -> None:
     from fusionrun.errors import FusionrunError, TrainingError, UserError
     from fusionrun.launch import discard_if_empty, discard_unless_begun
     from fusionrun.report import how_far
+    from fusionrun.submit.trainer import announce
 
+    announce(layout)
     try:
         with _interrupts_wait():
             from fusionrun.train.job import run

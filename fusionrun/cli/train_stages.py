@@ -34,6 +34,7 @@ def train_stages(plans: Plans, source: Source, runs_dir: Path, again: str, new: 
     from fusionrun.plan.screen import screen
     from fusionrun.store.layout import run_id
     from fusionrun.store.pretrained import needs_pretraining, pretraining_states
+    from fusionrun.submit.trainer import announce
 
     plan = plans.plan
     states = pretraining_states(plan.pretraining, runs_dir)
@@ -46,7 +47,7 @@ def train_stages(plans: Plans, source: Source, runs_dir: Path, again: str, new: 
             start = go_on(alone, source.text, runs_dir)
             _one(start, f"{number} of {count}: pretraining of {name}")
         start = (
-            prepare(plan, source.text, runs_dir, new=True)
+            prepare(plan, source.text, runs_dir, new=True, first=announce)
             if new
             else go_on(plan, source.text, runs_dir)
         )

@@ -18,6 +18,7 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import Status, read_status
 from fusionrun.submit.journal import Submission, read_submission
 from fusionrun.submit.process import is_living
+from fusionrun.submit.trainer import last_trainer
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import QueuedJob, Slurm
@@ -77,7 +78,18 @@ def standing(layout: RunLayout, slurm: Slurm | None = None) -> Standing:
         return Standing(True, f"process {status.pid} on {status.host} trains it")
     if submission and _is_being_submitted(submission):
         return Standing(True, f"it is being submitted on {submission.host}")
+    if submission is None and status.state == "prepared" and (found := _about_to_train(layout)):
+        return found
     return _ended(submission, status)
+
+
+def _about_to_train(layout: RunLayout) -> Standing | None:
+    """By a `train` in the foreground that has not come to its first word yet."""
+    found = last_trainer(layout)
+    if not found or found.host != socket.gethostname() or not is_living(found.pid, found.born):
+        return None
+    words = f"process {found.pid} on {found.host} is about to train it"
+    return Standing(True, words, pid=found.pid)
 
 
 def _supervised(submission: Submission) -> Standing | None:

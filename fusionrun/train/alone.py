@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from fusionrun.errors import BusyError, TrainingError
@@ -14,6 +11,7 @@ from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
 from fusionrun.store.runs import typed
+from fusionrun.submit.trainer import myself
 from fusionrun.train.ranks import Ranks
 
 __all__ = ["alone"]
@@ -33,7 +31,7 @@ def alone(layout: RunLayout, ranks: Ranks) -> Iterator[None]:
         refusal = ""
         if ranks.is_first:
             try:
-                stack.enter_context(locked(layout.training_lock, _self()))
+                stack.enter_context(locked(layout.training_lock, myself()))
             except Held as error:
                 refusal = _in_words(layout, error.holder)
             except OSError as error:
@@ -43,15 +41,6 @@ def alone(layout: RunLayout, ranks: Ranks) -> Iterator[None]:
         if refusal:
             raise BusyError(refusal)
         yield
-
-
-def _self() -> Mapping[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "job_id": os.environ.get("SLURM_JOB_ID"),
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _in_words(layout: RunLayout, holder: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from fusionrun.store.runs import typed
 from fusionrun.store.status import Status, status_and_damage
 from fusionrun.submit.journal import is_lost
 from fusionrun.submit.process import is_living
+from fusionrun.submit.trainer import Trainer, last_trainer
 from fusionrun.watch.files import (
     instant,
     json_lines,
@@ -228,7 +229,8 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
     epochs, steps = _totals(layout, status)
     if status.state in WAITING:
         outcome = {}  # of an attempt before
-    lives = _lives(status.host, status.pid) if status.state == "running" else None
+    trainer = _trainer(layout, status, journal)
+    lives = _lives(trainer.host, trainer.pid, trainer.born) if trainer else None
     open_ = status.state != "completed"
     checkpoint, damaged = None, tuple[tuple[str, str], ...]()
     if open_:
@@ -248,8 +250,8 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         attempts=status.attempts,
         step_s=status.step_s,
         save_s=status.save_s,
-        host=status.host,
-        pid=status.pid,
+        host=trainer.host if trainer else status.host,
+        pid=trainer.pid if trainer else status.pid,
         status_job=status.job_id or "",
         status_damage=damage,
         executor=text(journal, "executor"),
@@ -321,6 +323,16 @@ def _lives(host: str, pid: int, born: int = 0) -> bool | None:
     if not pid or host != socket.gethostname():
         return None
     return is_living(pid, born)
+
+
+def _trainer(layout: RunLayout, status: Status, journal: Mapping[str, Any]) -> Trainer | None:
+    """Who says that it trains; before the first word, who announced in the foreground that it will.
+
+    None where nobody says so.
+    """
+    if status.state == "running":
+        return Trainer(status.pid, status.host, 0)
+    return last_trainer(layout) if status.state == "prepared" and not journal else None
 
 
 def _supervised(executor: str, jobs: Sequence[HandedJob]) -> bool | None:

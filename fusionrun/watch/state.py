@@ -345,12 +345,9 @@ def _not_begun(facts: Facts, job: QueuedJob | None, now: float) -> RunState:
     advice = f"The log may say why. {how_to_go_on(facts)}"
     if why := last_words(facts):
         return RunState("failed", why, advice)
+    ended = "its supervisor is gone" if facts.executor == "local" else _gone(facts)
     if job:
         ended = f"job {job.handle} has ended ({job.state})"
-    elif facts.executor == "local":
-        ended = "its supervisor is gone"
-    else:
-        ended = "Slurm does not know its job any more"
     again = " again" if facts.attempts else ""
     return RunState("lost", f"it has not begun to train{again}; {ended}", advice)
 
@@ -364,6 +361,9 @@ def _preparing(facts: Facts, now: float) -> RunState:
 
 
 def _never_submitted(facts: Facts, now: float) -> RunState:
+    if facts.trainer_lives is not None:
+        words = f"process {facts.pid} on {facts.host} has not begun to train"
+        return RunState("starting", words) if facts.trainer_lives else _died(facts, None)
     if facts.made is not None and now - facts.made < PREPARING_S:
         return RunState("preparing", "it is being prepared right now")
     why = "it was never begun"
@@ -378,8 +378,7 @@ def _never_submitted(facts: Facts, now: float) -> RunState:
 def _last_known(facts: Facts, now: float, hung_s: float) -> RunState:
     if facts.is_settled:
         return _over(facts, None, now)
-    state = _by_files(facts, now, hung_s)
-    return replace(state, certain=False)
+    return replace(_by_files(facts, now, hung_s), certain=False)
 
 
 def _by_files(facts: Facts, now: float, hung_s: float) -> RunState:

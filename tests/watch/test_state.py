@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from fusionrun.slurm.parse import QueuedJob
+from fusionrun.submit.standing import standing
+from fusionrun.submit.trainer import announce
 from fusionrun.watch.facts import facts_of
 from fusionrun.watch.state import RunState, Unreachable, state_of
 from tests.watch.made import Made, job
@@ -236,6 +239,32 @@ def test_a_run_that_nobody_began(made: Made, age_s: float, word: str) -> None:
 
 
 # Without Slurm
+
+
+def test_a_foreground_run_is_starting_until_its_process_has_begun(made: Made) -> None:
+    announce(made.layout)
+    seen = stands(made)
+    assert (seen.word, seen.why) == (
+        "starting",
+        f"process {os.getpid()} on {socket.gethostname()} has not begun to train",
+    )
+    assert standing(made.layout).pid == os.getpid()
+
+
+def test_one_that_is_killed_before_it_has_begun_is_lost_at_once(made: Made) -> None:
+    announce(made.layout)
+    content = json.loads(made.layout.training_lock.read_text())
+    made.layout.training_lock.write_text(json.dumps({**content, "born": content["born"] + 1}))
+    seen = stands(made)
+    assert (seen.word, "is gone" in seen.why) == ("lost", True)
+    assert "starts it again from the beginning" in seen.advice
+    assert not standing(made.layout).is_living
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": -1, "host": "x"}', '{"pid": 1e9}'])
+def test_whoever_left_no_legible_word_is_nobody(made: Made, content: str) -> None:
+    made.layout.training_lock.write_text(content)
+    assert (stands(made).word, standing(made.layout).is_living) == ("preparing", False)
 
 
 def test_a_foreground_run_is_running_while_its_process_is_there(made: Made) -> None:

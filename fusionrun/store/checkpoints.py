@@ -26,6 +26,7 @@ from fusionrun.store.layout import MANIFEST
 from fusionrun.store.manifest import digest_of
 
 __all__ = [
+    "PLACE",
     "Checkpoint",
     "Damaged",
     "list_checkpoints",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 FORMAT: Final = 2
+
+PLACE: Final = "run.json"
+"""Where the run stood and what its bits depend on: JSON, for those without torch too."""
 
 T = TypeVar("T")
 
@@ -71,6 +75,17 @@ class Checkpoint:
             Damaged: anything is missing, unreadable or other than it was written.
         """
         return self._each(self._content)
+
+    def read_one(self, name: str) -> bytes:
+        """One file's content, proved likewise.
+
+        Raises:
+            Damaged: likewise, or there is no such file.
+        """
+        try:
+            return self._content(name, **self._manifest()["files"][name])
+        except (KeyError, TypeError) as error:
+            raise Damaged(f"{MANIFEST} has another shape: {error!r}") from error
 
     def problem(self, *, thorough: bool) -> str:
         """What is wrong with it, in words; empty where nothing is.

@@ -19,6 +19,7 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import typed
 from fusionrun.store.status import read_status
 from fusionrun.submit.asked import script_of
+from fusionrun.submit.exactness import refuse_inexact
 from fusionrun.submit.handing import alone, ask, hand_over, rejected_on_error
 from fusionrun.submit.journal import (
     Executor,
@@ -79,8 +80,8 @@ def resume(
         allow_inexact: it may go on where its bits will be others; until it is resumed again.
 
     Raises:
-        UserError: it has completed, it goes on already, its code is gone, or what it was to wait
-            for has failed.
+        UserError: it has completed, it goes on already, its code is gone, what it was to wait for
+            has failed, or it can be seen here that it would go on to other bits.
         SchedulerError: the scheduler refused, or is out of reach.
     """
     layout = RunLayout(layout.root.absolute())
@@ -101,6 +102,8 @@ def _resume(
     submission = _submission(layout, plan, slurm, executor)
     if submission.executor == "slurm":
         _require_answer(layout, slurm)
+    elif not allow_inexact:
+        refuse_inexact(layout, plan, submission.python)
     wait = _wait(layout, submission, slurm)
     submission = replace(submission, after=wait.after)
     with _journal_stays(layout):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fusionrun import __version__
 from fusionrun.errors import InexactError, TrainingError
-from fusionrun.store.checkpoints import Checkpoint, Damaged, list_checkpoints
+from fusionrun.store.checkpoints import PLACE, Checkpoint, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.epoch_log import Tally
 from fusionrun.train.epochs import Epochs, copied_state
@@ -35,7 +35,6 @@ from fusionrun.train.step import Step
 
 __all__ = ["Loaded", "Origin", "Snapshot", "copied", "newest_whole"]
 
-_PLACE: Final = "run.json"
 _WEIGHTS: Final = "weights.safetensors"
 _BEST: Final = "best.safetensors"
 _UPDATER: Final = "updater.safetensors"
@@ -197,7 +196,7 @@ def _choose(layout: RunLayout, plan_hash: str, recorder: Recorder) -> Loaded | N
 def _load(checkpoint: Checkpoint, plan_hash: str) -> Loaded:
     files = checkpoint.read()
     try:
-        place = json.loads(files.pop(_PLACE))
+        place = json.loads(files.pop(PLACE))
         tensors = {name: load(content) for name, content in files.items()}
         known = place["plan"] == plan_hash and tensors.keys() == {_WEIGHTS, _BEST, _UPDATER, _EPOCH}
     except (KeyError, SafetensorError, TypeError, ValueError) as error:
@@ -265,7 +264,7 @@ class Snapshot:
         """Name and content of each file, one at a time: not all of them need be in memory."""
         for name, own in self.tensors.items():
             yield name, save(dict(own))
-        yield _PLACE, json.dumps(self.place, allow_nan=False).encode()
+        yield PLACE, json.dumps(self.place, allow_nan=False).encode()
 
 
 def _copy(state: Components) -> Components:

@@ -263,5 +263,11 @@ def _said(run: SeenRun) -> Iterator[tuple[str, Sequence[str]]]:
         more = f"; {others} more failed after it" if others else ""
         who = f"rank {culprit.rank} on {culprit.host}"
         yield f"the first to fail: {who}{more}", culprit.traceback.rstrip().splitlines()
-    if run.facts.log:
-        yield f"the end of {run.facts.layout.log}", run.facts.log[-LOG_LINES:]
+    if lines := _not_said_above(run):
+        yield f"the end of {run.facts.layout.log}", lines
+
+
+def _not_said_above(run: SeenRun) -> Sequence[str]:
+    """The end of the log, but for the lines that say once more why the run stands so."""
+    why = run.state.why
+    return [line for line in run.facts.log if not why or why not in line][-LOG_LINES:]

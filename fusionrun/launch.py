@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,12 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import sealed
 from fusionrun.regular import read_regular
 from fusionrun.store.atomic import write_json, write_text
+from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.layout import RunLayout, run_id
 from fusionrun.store.runs import create_run, next_free, typed
 from fusionrun.store.status import read_status
-from fusionrun.submit.trainer import announce
+from fusionrun.submit.process import is_living
+from fusionrun.submit.trainer import announce, last_trainer
 
 MAKING_S: Final = 60.0
 """A directory without a plan that is younger than this is being filled by another process."""
@@ -55,7 +58,7 @@ def foresee(plan: Plan, runs_dir: Path, *, new: bool) -> Start:
                 return Start(layout, True, f"run directory  {layout.root}")
         _refuse_living(earlier)
     layout = RunLayout(runs_dir / next_free(runs_dir, identity))
-    lines = [f"{before.root} stays as it is ({_state(before)})" for before in earlier[-1:]]
+    lines = [_stays(before) for before in earlier[-1:]]
     return Start(layout, False, "\n".join([*lines, f"run directory  {layout.root}"]))
 
 
@@ -70,7 +73,8 @@ def prepare(
     """Create the run directory of a plan, with the recipe's text and the plan in it.
 
     A directory that exists is never touched: a finished run is handed back as it is, an
-    unfinished one is left alone and a new directory takes the next free name.
+    unfinished one is left alone and a new directory takes the next free name. (One that never
+    came to be a run, as its maker was killed, is removed.)
 
     Args:
         plan: what to run.
@@ -84,6 +88,7 @@ def prepare(
         UserError: the same run is going on right now, waits in a queue or is just being made; or
             the directory cannot be made.
     """
+    _clear_unmade(list(earlier_runs(runs_dir, run_id(plan.name, plan.hash, plan.seed))))
     start = foresee(plan, runs_dir, new=new)
     if start.finished:
         return start
@@ -93,6 +98,24 @@ def prepare(
         write_text(layout.recipe, recipe_text)
         write_json(layout.plan, sealed(plan))  # the last one: now it is a run
     return start
+
+
+def _stays(before: RunLayout) -> str:
+    is_open = before.plan.exists() and read_status(before).state != "completed"
+    can_resume = is_open and list_checkpoints(before.checkpoints)
+    resume = f"; `{typed(before, 'resume')}` goes on with it" if can_resume else ""
+    return f"{before.root} stays as it is ({_state(before)}){resume}"
+
+
+def _clear_unmade(earlier: Sequence[RunLayout]) -> None:
+    """Remove the last directory where whoever was to train it was killed before it was a run.
+
+    One in between stays: the runs of a plan are counted without a gap.
+    """
+    for layout in earlier[-1:]:
+        maker = None if layout.plan.exists() else last_trainer(layout)
+        if maker and maker.host == socket.gethostname() and not is_living(maker.pid, maker.born):
+            discard_unless_begun(layout)
 
 
 def begun(plan: Plan, runs_dir: Path) -> RunLayout | None:

@@ -125,6 +125,15 @@ def test_json_of_one_run_has_the_reasons_of_its_end(tmp_path: Path) -> None:
     assert content["run"]["post_mortem"]["first_error"]["rank"] == 1
 
 
+def test_why_a_run_has_failed_is_said_once(tmp_path: Path) -> None:
+    why = "step 3: not finite: the loss global (nan); the weights are those before it"
+    made = Made(tmp_path / "a").status("failed").outcome("failed", why)
+    made.log(f"epoch 1\n{why}\nfusionrun: the training failed: {why}\n")
+    done = fusionrun("status", "a", "--runs", tmp_path)
+    assert " ".join(done.stdout.split()).count("not finite") == 1
+    assert "epoch 1" in done.stdout
+
+
 def test_a_failed_run_is_an_answer(tmp_path: Path) -> None:
     made = Made(tmp_path / "a").status("failed").rank_error(2, "[bold]no markup[/bold]")
     made.rank_error(0, "peer gone", age_s=5).log("the last words\n")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["without_slurm"]
+__all__ = ["own_handle", "without_slurm"]
 
 _PREFIXES: Final = (
     "SLURM",  # SLURM_*, and what a daemon leaves: SLURMD_NODENAME
@@ -35,3 +35,13 @@ def without_slurm(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name in _KEPT or not name.startswith(_PREFIXES)
     }
+
+
+def own_handle(environment: Mapping[str, str]) -> str:
+    """What scontrol and scancel call the job around us: `12`, or `12_3` for a task of an array.
+
+    A task has a number of its own too, but that of an array's last one is the whole array's.
+    """
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return environment["SLURM_JOB_ID"]
+    return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"

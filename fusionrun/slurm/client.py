@@ -44,6 +44,8 @@ HASTEN_S: Final = 10
 _GONE: Final = re.compile(
     r"Invalid job id|already (?:completing|completed|finished)", re.IGNORECASE
 )
+# A job that somebody else has put back is what requeueing wanted.
+_WAITS: Final = re.compile(r"Job is pending execution", re.IGNORECASE)
 
 
 class SchedulerUnreachableError(SchedulerError):
@@ -198,8 +200,14 @@ class Slurm:
         self._ask(f"scancel --signal={name} {job_id}", "scancel", *to, f"--signal={name}", job_id)
 
     def requeue(self, job_id: str) -> None:
-        """Put a job back into the queue, under the same id; Slurm ends it first where it runs."""
-        self._ask(f"scontrol requeue {job_id}", "scontrol", "requeue", job_id)
+        """Put a job back into the queue, under the same id; Slurm ends it first where it runs.
+
+        One that waits there already is no error. Of an array a task is `12_3`: its last one's own
+        id is that of the whole array, which would go back with it.
+        """
+        answer = self._call("scontrol", "requeue", job_id)
+        if not _WAITS.search(answer.words):
+            self._checked(f"scontrol requeue {job_id}", answer)
 
     def hasten(self, job_id: str) -> None:
         """Let a requeued job start in ten seconds; left alone, Slurm waits about two minutes."""

@@ -294,12 +294,13 @@ def _mark_failed(layout: RunLayout) -> None:
 
 def _carry_on(layout: RunLayout, submission: Submission | None, action: Action) -> int:
     """Queue the run again. Where Slurm will have none of it the run stands as stopped."""
+    from fusionrun.slurm.clean import own_handle
     from fusionrun.slurm.client import Slurm
     from fusionrun.store.status import mark_status
 
-    job_id = os.environ["SLURM_JOB_ID"]
+    job_id = own_handle(os.environ)
     layout.stop_request.unlink(missing_ok=True)  # (one that came too late would end the next one)
-    mark_status(layout, "queued", job_id=job_id)
+    mark_status(layout, "queued", job_id=os.environ["SLURM_JOB_ID"])
     add_event(
         layout,
         "requeued",
@@ -316,7 +317,7 @@ def _carry_on(layout: RunLayout, submission: Submission | None, action: Action) 
             return action.exit_code
         _chain(layout, slurm, submission, job_id)
     except SchedulerError as error:
-        mark_status(layout, "stopped", job_id=job_id)
+        mark_status(layout, "stopped", job_id=os.environ["SLURM_JOB_ID"])
         why = f"Slurm takes no further job: {error}"
         add_event(layout, "not_requeued", why=why, code=FAILED, step=action.step)
         print(f"fusionrun: {why}", file=sys.stderr, flush=True)

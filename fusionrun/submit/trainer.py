@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from fusionrun.regular import read_regular
+from fusionrun.slurm.clean import own_handle
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.lock import Held, locked
 from fusionrun.store.status import MOST_PID
@@ -45,7 +46,7 @@ def myself() -> Mapping[str, Any]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "born": born(os.getpid()),
-        "job_id": os.environ.get("SLURM_JOB_ID"),
+        "job_id": own_handle(os.environ) if "SLURM_JOB_ID" in os.environ else None,
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

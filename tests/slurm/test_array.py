@@ -16,9 +16,9 @@ from fusionrun.slurm.script import header
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.submit.array import arrays, draft_array
-from fusionrun.submit.journal import read_submission
+from fusionrun.submit.journal import read_events, read_submission
 from tests.slurm_cluster import Cluster
-from tests.submit.life import call, environment, until, write_recipe
+from tests.submit.life import call, environment, events, until, write_recipe
 
 # The last of the six asks for a device that is not there.
 SIX = """\
@@ -129,6 +129,27 @@ def test_a_sweep_waits_for_a_run_and_ends_with_it(cluster: Cluster, folder: Path
     assert waits == {json.dumps({"run": first["run"], "kind": "ok"})}
     cluster.run("scancel", first["job_id"])
     until("those that wait for its success are gone", lambda: gone(cluster, f"{array}_0"))
+
+
+@pytest.mark.slow
+def test_an_arrays_last_task_goes_back_into_the_queue_alone(cluster: Cluster, folder: Path) -> None:
+    write_recipe(folder / "r.yaml", "two", more="sweep: {seeds: [0, 1]}\nslurm: {nodes: 1}")
+    told = submitted(cluster, folder)
+    (array,) = told["arrays"]
+    others, its = (RunLayout(Path(point["directory"])) for point in told["points"])
+    until("both train", lambda: all(read_status(run).step for run in (others, its)))
+    assert last(its, "started")["job_id"] == array  # its own number is that of the whole
+    Slurm(cluster.environment()).signal(f"{array}_1", "USR1")
+    until("it trains again", lambda: events(its).count("started") == 2)
+    assert "requeue_refused" not in events(its)
+    assert last(its, "requeued")["job_id"] == f"{array}_1"
+    assert events(others).count("started") == 1
+    assert cluster.job(f"{array}_0")["Restarts"] == "0"
+    assert {*cluster.squeue("-h", "-r", "-o", "%i").split()} == {f"{array}_0", f"{array}_1"}
+
+
+def last(layout: RunLayout, what: str) -> dict[str, Any]:
+    return [event for event in read_events(layout) if event["event"] == what][-1]
 
 
 def gone(cluster: Cluster, task: str) -> bool:

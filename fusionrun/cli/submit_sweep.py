@@ -82,11 +82,14 @@ def refuse_if_idle(draft: ArrayDraft) -> None:
     """
     from fusionrun.errors import UserError
     from fusionrun.store.runs import elsewhere
+    from fusionrun.submit.waiting import listed
 
     ended = sum(slot.fate == "ended" for slot in draft.slots)
     if draft.submitted or not (draft.living or ended):
         return
-    whys = [f"{draft.living} of its runs go on right now"] if draft.living else []
+    living = [f"{slot.layout.id}: {slot.words}" for slot in draft.slots if slot.fate == "living"]
+    go = "goes" if len(living) == 1 else "go"
+    whys = [f"{len(living)} of its runs {go} on right now ({listed(living)})"] if living else []
     whys += [f"{ended} failed and would come to the same end"] if ended else []
     fix = "change the recipe for those that failed; or " if ended else ""
     raise UserError(
@@ -176,15 +179,17 @@ def dry_run_of(drafts: Sequence[ArrayDraft], slurm: Slurm, json: bool) -> None:
 
 def queued_lines(queued: Queued) -> Iterator[str]:
     """What became of one array, and what one does next."""
+    from fusionrun.plan.screen import counted
     from fusionrun.store.runs import elsewhere
 
-    array = queued.array
+    array, many = queued.array, len(queued.array.slots)
     if queued.verdict:
         yield f"verdict     {queued.verdict.words}"
         yield f"script      {array.layout.job_script}"
-        yield f"array       {queued.job_id}: {len(array.slots)} tasks"
+        yield f"array       {queued.job_id}: {counted(many, 'task')}"
     else:
-        yield f"process     {queued.job_id}: {len(array.slots)} runs, one after the other"
+        in_turn = ", one after the other" if many > 1 else ""
+        yield f"process     {queued.job_id}: {counted(many, 'run')}{in_turn}"
     yield f"next        fusionrun status{elsewhere(array.layout.root.parents[1])}"
 
 

@@ -50,7 +50,9 @@ NO_WAIT: Final = Wait(None, (), "")
 """There was nothing to wait for from the first."""
 
 
-def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | None) -> Wait:
+def wait_for(
+    after: After, executor: Executor, runs_dir: Path, slurm: Slurm | None, *, asked: bool = True
+) -> Wait:
     """How to wait for another run, given how it stands.
 
     Args:
@@ -58,6 +60,7 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
         executor: who will carry out the one that waits.
         runs_dir: where the run that waits will lie.
         slurm: the cluster, for runs that were handed to it.
+        asked: by `--after`; else by what the run is.
 
     Raises:
         UserError: it failed, and ok is asked for; or there is no way to wait for it.
@@ -66,11 +69,7 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
     found = standing(layout, slurm)
     if not found.is_living:
         if kind == "ok" and not found.is_complete:
-            raise UserError(
-                f"{layout.root}: --after waits for a run that completes, and this one has ended: "
-                f"{_how_it_ended(layout, slurm)}\n  `{typed(layout, 'resume')}` lets it go on; "
-                "--after-any does not mind"
-            )
+            raise UserError(_has_ended(layout, slurm, asked=asked))
         return Wait(None, (), f"{layout.id} has ended ({found.words}): nothing to wait for")
     if layout.root.resolve().parent != runs_dir.resolve():
         raise UserError(f"{layout.root}: lies elsewhere; --after takes runs beside the new one")
@@ -79,6 +78,15 @@ def wait_for(after: After, executor: Executor, runs_dir: Path, slurm: Slurm | No
     if executor == "local":
         return Wait(what, (), f"starts when {layout.id} has {until} ({found.words})")
     return Wait(what, _dependency(after, found.words), f"starts when {layout.id} has {until}")
+
+
+def _has_ended(layout: RunLayout, slurm: Slurm | None, *, asked: bool) -> str:
+    waits = "--after waits for a run that completes, and this one" if asked else "it"
+    others = "; --after-any does not mind" if asked else ", and what waits for it after that"
+    return (
+        f"{layout.root}: {waits} has ended: {_how_it_ended(layout, slurm)}\n"
+        f"  `{typed(layout, 'resume')}` lets it go on{others}"
+    )
 
 
 def _how_it_ended(layout: RunLayout, slurm: Slurm | None) -> str:
@@ -97,14 +105,17 @@ def wait_for_all(
     Raises:
         UserError: one of them failed, or there is no way to wait for it.
     """
-    each = [(run, wait_for(After(run, "ok"), executor, runs_dir, slurm)) for run in layouts]
-    living = [(run, wait) for run, wait in each if wait.after]
+
+    def goes_on(run: RunLayout) -> bool:
+        return wait_for(After(run, "ok"), executor, runs_dir, slurm, asked=False).after is not None
+
+    living = [run for run in layouts if goes_on(run)]
     if not living:
         words = f"its {len(layouts)} pretraining runs have completed: nothing to wait for"
         return Wait(None, (), words)
-    ids = [run.id for run, _ in living]
+    ids = [run.id for run in living]
     words = f"starts when {listed(ids)} {'have' if len(ids) > 1 else 'has'} completed"
-    jobs = [id_ for run, _ in living if (id_ := _job_id(run))] if executor == "slurm" else []
+    jobs = [id_ for run in living if (id_ := _job_id(run))] if executor == "slurm" else []
     return Wait({"runs": ids, "kind": "ok"}, depends("ok", jobs) if jobs else (), words)
 
 

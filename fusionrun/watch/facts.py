@@ -15,6 +15,8 @@ from fusionrun.store.status import Status, status_and_damage
 from fusionrun.submit.journal import is_lost
 from fusionrun.submit.process import is_living
 from fusionrun.submit.trainer import Trainer, last_trainer
+from fusionrun.submit.waiting import listed
+from fusionrun.watch.awaited import awaited, needed
 from fusionrun.watch.files import (
     instant,
     json_lines,
@@ -39,7 +41,6 @@ MOST_RANKS: Final = 100_000
 """More than that is damage, and would only take time to count."""
 
 LOG_LINES: Final = 200
-_MOST_AWAITED: Final = 3
 """Of the log, looked through for the words of Slurm's daemons."""
 
 
@@ -122,6 +123,7 @@ class Facts:
         jobs: all it was handed over as, the first first.
         slurm: the settings it was asked for with.
         waits_for: ids of the runs it is to come after, in a line; empty for none.
+        needs: those of them without which it cannot begin, and that have not completed.
         stop_reason: why it is asked to stop; empty when nobody asks.
         outcome: how the last attempt ended, by the trainer's word; empty while one goes on.
         outcome_reason: why.
@@ -161,6 +163,7 @@ class Facts:
     jobs: tuple[HandedJob, ...] = ()
     slurm: Mapping[str, Any] = field(default_factory=dict)
     waits_for: str = ""
+    needs: tuple[str, ...] = ()
     stop_reason: str = ""
     outcome: str = ""
     outcome_reason: str = ""
@@ -191,6 +194,13 @@ class Facts:
         ids = [job.id for job in self.jobs if not job.host]
         ids += [text(event, "job_id") for event in self.events]
         return frozenset(id_ for id_ in (*ids, self.status_job) if id_)
+
+    @property
+    def last_job_number(self) -> int:
+        """Of the job of Slurm that it was last handed over as; 0 for none."""
+        last = next((job.id for job in reversed(self.jobs) if not job.host), "")
+        number = last.partition("_")[0]
+        return int(number) if number.isascii() and number.isdecimal() else 0
 
     @property
     def is_settled(self) -> bool:
@@ -260,7 +270,8 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         handed_words=text(journal, "words"),
         jobs=jobs,
         slurm=section(journal, "slurm"),
-        waits_for=_awaited(section(journal, "after")),
+        waits_for=listed(awaited(section(journal, "after"))),
+        needs=() if status.attempts else tuple(needed(layout, section(journal, "after"))),
         stop_reason=_stop_reason(layout, stop),
         outcome=text(outcome, "outcome"),
         outcome_reason=text(outcome, "reason"),
@@ -275,16 +286,6 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         obstacles=tuple(in_the_way),
         lost=open_ and is_lost(layout),
     )
-
-
-def _awaited(after: Mapping[str, Any]) -> str:
-    """The runs that it waits for; of many the first few."""
-    runs = after.get("runs")
-    ids = [run for run in runs if isinstance(run, str)] if isinstance(runs, list) else []
-    if not ids:
-        return text(after, "run")
-    more = f" and {len(ids) - _MOST_AWAITED} more" if len(ids) > _MOST_AWAITED else ""
-    return ", ".join(ids[:_MOST_AWAITED]) + more
 
 
 def _totals(layout: RunLayout, status: Status) -> tuple[int, int]:

@@ -46,8 +46,9 @@ def jobs_of(
 
 
 def _last(facts: Facts, queue: Sequence[QueuedJob], slurm: Slurm) -> QueuedJob | None:
-    """The living one, else the newest."""
+    """The living one, else the newest, unless it was handed over anew since."""
     ours = [job for job in queue if _is_of(facts, job, slurm)]
+    ours = [job for job in ours if job.is_living or int(job.id) >= facts.last_job_number]
     return max(ours, key=lambda job: (job.is_living, int(job.id)), default=None)
 
 

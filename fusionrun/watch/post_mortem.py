@@ -15,6 +15,9 @@ from datetime import datetime
 from typing import Final, Literal
 
 from fusionrun.slurm.parse import QueuedJob
+from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import typed
+from fusionrun.submit.waiting import listed
 from fusionrun.watch.facts import WAITING, Facts, RankError
 from fusionrun.watch.files import instant, number, text
 from fusionrun.watch.lost_ranks import LOST, Lost, lost_ranks
@@ -132,6 +135,8 @@ def cause_of(facts: Facts, job: QueuedJob | None) -> Cause | None:
     if kind:
         where = job.nodes if job and job.nodes else facts.host
         words = _WORDS[kind] + (f" ({where})" if kind == "node" and where else "")
+        if kind == "user" and facts.needs:  # Slurm ends by itself what can never start
+            words = f"its job left the queue, where it waited for {facts.waits_for} to complete"
         return Cause(kind, words, _advice(facts, kind, where), culprit)
     if lost:
         return _by_the_others(facts, lost, errors[0])
@@ -149,8 +154,22 @@ def how_to_go_on(facts: Facts) -> str:
     if facts.checkpoint is not None:
         passed = f", past what is damaged ({', '.join(names)})" if names else ""
         return f"{call} goes on from step {facts.checkpoint:,}{passed}{_code(facts)}."
+    if facts.needs:
+        return _when_others_have(facts)
     why = f": no checkpoint is whole ({', '.join(names)})" if names else ""
     return f"{call} starts it again from the beginning{why}{_code(facts)}."
+
+
+def _when_others_have(facts: Facts) -> str:
+    """Of a run that others have to complete before: those first."""
+    own = f"`{facts.typed('resume')}`"
+    if len(facts.needs) == 1:
+        other = typed(RunLayout(facts.layout.root.parent / facts.needs[0]), "resume")
+        return f"It begins when {facts.needs[0]} has completed: `{other}`, then {own}."
+    return (
+        f"It begins when {listed(facts.needs)} have completed. Submit the recipe again, which "
+        f"queues what is missing; or `fusionrun resume` those that have ended, then {own}."
+    )
 
 
 def _code(facts: Facts) -> str:

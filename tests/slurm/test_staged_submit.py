@@ -99,10 +99,16 @@ def test_the_fused_run_waits_for_every_expert_and_leaves_with_one(site: Site) ->
     assert "fused       1 run, 0 to submit" in site.call("submit", "r.yaml", code=2)
     site.call("cancel", ids[1])
     until("it left the queue with the expert", lambda: not queued(site, fused["job_id"]))
+    shown = site.call("status", fused["run"])
+    assert f"It begins when {', '.join(ids[:3])} and 1 more have completed." in shown
     again, fused_again = site.submit()
     assert [point["state"] for point in again] == ["living", "goes on", "living", "living"]
     assert fused_again["directory"] == fused["directory"]
     assert fused_again["state"] == "goes on"
+    site.call("cancel", fused["run"])
+    shown = site.call("status", fused["run"])
+    assert f"job {fused_again['job_id']}\n" in shown
+    assert fused["job_id"] not in shown
 
 
 def queued(site: Site, handle: str) -> bool:

@@ -90,7 +90,8 @@ def test_a_point_that_waits_says_for_what(life: Life) -> None:
 
 def test_what_goes_on_is_not_submitted_twice(life: Life) -> None:
     assert "a sweep of 4 points, 0 to submit" in life.seen["again"]
-    assert "nothing was submitted: 4 of its runs go on right now" in life.seen["again"]
+    words = f"4 of its runs go on right now ({life.points[0].id}: process "
+    assert f"nothing was submitted: {words}" in life.seen["again"]
     assert "ends with 2" in life.seen["again"]
     assert "snapshot" not in life.seen["again"]
 

@@ -56,6 +56,31 @@ def test_the_advice_names_the_job(made: Made) -> None:
     assert "scontrol release 12" in stands(made, job("PENDING", reason="JobHeldUser")).advice
 
 
+def test_a_run_whose_predecessor_has_failed_is_told_to_resume_that_one_first(made: Made) -> None:
+    Made(made.layout.root.parent / "first").status("failed")
+    made.journal(job_id="12", after={"run": "first", "kind": "ok"}).status("queued", attempts=0)
+    seen = stands(made, job("CANCELLED"))
+    assert seen.word == "stopped"
+    assert seen.why == "its job left the queue, where it waited for first to complete"
+    assert "first has completed: `fusionrun resume first" in seen.advice
+    assert ", then `fusionrun resume run" in seen.advice
+
+
+def test_a_fused_run_names_the_experts_that_are_missing_and_no_other(made: Made) -> None:
+    for name, state in (("a", "completed"), ("b", "stopped"), ("c", "running")):
+        Made(made.layout.root.parent / name).status(state)
+    after = {"runs": ["a", "b", "c"], "kind": "ok"}
+    made.journal("cancelled", job_id="12", after=after).status("stopped", attempts=0)
+    advice = stands(made).advice
+    assert advice.startswith("It begins when b, c have completed. Submit the recipe again")
+
+
+def test_a_run_of_which_all_have_completed_that_it_waits_for_just_goes_on(made: Made) -> None:
+    Made(made.layout.root.parent / "first").status("completed")
+    made.journal("cancelled", job_id="12", after={"run": "first", "kind": "ok"})
+    assert "starts it again" in stands(made.status("stopped", attempts=0)).advice
+
+
 @pytest.mark.parametrize("how", ["by Slurm's count", "by the run's events"])
 def test_a_job_that_waits_again_is_requeued(made: Made, how: str) -> None:
     made.journal(job_id="12").status("queued").event("started", job_id="12")

@@ -95,7 +95,7 @@ def refuse_if_idle(draft: ArrayDraft) -> None:
     raise UserError(
         f"{draft.name}: nothing was submitted: {', '.join(whys)}\n"
         f"  `fusionrun status{elsewhere(draft.runs_dir)}` shows how they stand; {fix}"
-        "--new runs every point again beside them"
+        "--new begins new runs beside them"
     )
 
 

@@ -30,7 +30,19 @@ from fusionrun.train.tables import Batch
 from fusionrun.train.whole_step import StepInputs, StepOutputs, memory_of, whole_step
 from fusionrun.train.whole_update import Memory
 
-__all__ = ["CapturedStep", "CompiledStep", "TakeStep", "engine_of", "take_step"]
+__all__ = [
+    "CapturedStep",
+    "CompiledStep",
+    "NotCompiledError",
+    "TakeStep",
+    "engine_of",
+    "take_step",
+]
+
+
+class NotCompiledError(TrainingError):
+    """There is no graph for a batch, of which nothing was taken."""
+
 
 Graph = Callable[[Memory, StepInputs], StepOutputs]
 # Whether a batch opens its window, whether it closes it, whose features come with it.
@@ -101,7 +113,7 @@ def _told(error: Exception) -> Exception:
         return error
     said = str(error).strip().partition("\n")[0]
     what = f"the step cannot be compiled: {said}"
-    return TrainingError(what, "train it with training.engine: eager", repeats=True)
+    return NotCompiledError(what, "train it with training.engine: eager", repeats=True)
 
 
 class TakeStep(Protocol):

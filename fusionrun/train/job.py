@@ -42,7 +42,7 @@ from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
-from fusionrun.train.engines import engine_of, take_step
+from fusionrun.train.engines import NotCompiledError, engine_of, take_step
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
 from fusionrun.train.progress import progress
@@ -171,6 +171,10 @@ class Attempt:
             self._train(plan, step, engine, tables, stop, loaded)
         except Interrupted as asked:
             return self._stopped(asked)
+        except NotCompiledError:
+            if not stop.requested:
+                raise
+            return self._cut_short(stop.reason)
         self._finish(plan, step, tables)
         return "completed"
 
@@ -303,6 +307,16 @@ class Attempt:
         if asked.reason == INTERRUPT:
             raise KeyboardInterrupt from asked
         self.end("stopped", asked.reason)
+        return "stopped"
+
+    def _cut_short(self, reason: str) -> Outcome:
+        """A signal to a whole job, or to a terminal's, ends the compiler too: that is no failure.
+
+        It goes on from the newest checkpoint: within a batch there is nothing to save.
+        """
+        if reason == INTERRUPT:
+            raise KeyboardInterrupt
+        self.end("stopped", reason)
         return "stopped"
 
     @property

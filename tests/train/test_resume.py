@@ -23,6 +23,7 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.train import circumstances, job, saver
 from fusionrun.train.alone import alone
+from fusionrun.train.engines import NotCompiledError
 from fusionrun.train.ranks import SINGLE
 from tests import small_runs
 from tests.small_runs import SMALL
@@ -252,6 +253,31 @@ def test_a_run_interrupted_in_the_foreground_leaves_a_checkpoint(
         run(layout, Script(signals=(12, number)))
     assert read_status(layout).state == "interrupted"
     assert (outcome(layout)["outcome"], outcome(layout)["reason"]) == ("stopped", "interrupt")
+    assert run(layout) == "completed"
+    assert result(layout) == undisturbed
+
+
+class CutOff:
+    """A compiled step whose compiler is ended by the signal that asks the run to stop."""
+
+    def __init__(self, number: int, *_: object) -> None:
+        self.number = number
+
+    def __call__(self, *_: object) -> None:
+        os.kill(os.getpid(), self.number)
+        raise NotCompiledError("the step cannot be compiled: C++ compile error")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "reason"), [(signal.SIGTERM, 0, "signal"), (signal.SIGINT, 130, "interrupt")]
+)
+def test_a_signal_that_ends_the_compiler_too_stops_the_run_and_is_no_failure(
+    number: int, code: int, reason: str, layout: RunLayout, undisturbed: dict[str, Any]
+) -> None:
+    with mock.patch.object(job, "take_step", partial(CutOff, number)):
+        assert main([str(layout.root)]) == code
+    assert (outcome(layout)["outcome"], outcome(layout)["reason"]) == ("stopped", reason)
+    assert events(layout, "failed") == []
     assert run(layout) == "completed"
     assert result(layout) == undisturbed
 

@@ -48,7 +48,10 @@ def submit(
     runs: RunsOption = None,
     executor: ExecutorOption = None,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="RUN", help="start when RUN has completed")
+        str | None,
+        typer.Option(
+            "--after", metavar="RUN", help="start when RUN, or every run of a sweep, has completed"
+        ),
     ] = None,
     after_any: Annotated[
         str | None,
@@ -132,15 +135,23 @@ def _text(template: Path | None) -> str | None:
 
 def _after(runs: str | None, ok: str | None, any_: str | None) -> After | None:
     from fusionrun.errors import UserError
-    from fusionrun.store.runs import find_run, runs_dir
+    from fusionrun.store.runs import runs_dir
     from fusionrun.submit.waiting import After
 
     directory = runs_dir(runs)
     if ok is not None and any_ is not None:
         raise UserError("--after and --after-any: expected one of them, got both")
     if ok is not None:
-        return After(find_run(directory, ok), "ok")
-    return After(find_run(directory, any_), "any") if any_ is not None else None
+        return After(_awaited(directory, ok), "ok")
+    return After(_awaited(directory, any_), "any") if any_ is not None else None
+
+
+def _awaited(directory: Path, wanted: str) -> tuple[RunLayout, ...]:
+    """The runs of a recipe by its name, all of a sweep; or else the one run that is meant."""
+    from fusionrun.store.runs import find_run, runs_named
+
+    points = runs_named(directory, wanted)
+    return tuple(points) or (find_run(directory, wanted),)
 
 
 def _say_finished(drafted: Draft, json: bool) -> None:

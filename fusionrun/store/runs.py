@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from difflib import get_close_matches
+from operator import itemgetter
 from pathlib import Path
 from shlex import quote
 
 from fusionrun.errors import RunNotFoundError, UserError
 from fusionrun.regular import read_regular
-from fusionrun.store.layout import RunLayout
+from fusionrun.store.layout import RunLayout, slug
 
 __all__ = [
     "create_run",
@@ -30,6 +32,7 @@ __all__ = [
     "planless",
     "planless_notes",
     "runs_dir",
+    "runs_named",
     "typed",
 ]
 
@@ -107,6 +110,17 @@ def find_runs(runs_dir: Path, wanted: str) -> Sequence[RunLayout]:
         return [by_path]
     _refuse_planless(by_id if is_id else by_path)
     return _by_part(runs_dir, wanted)
+
+
+def runs_named(runs_dir: Path, name: str) -> list[RunLayout]:
+    """The newest run of each plan and seed of the recipes of exactly that name, by their ids."""
+    is_of = re.compile(rf"({re.escape(slug(name))}-[0-9a-f]{{8}}-s\d+)(?:-(\d+))?")
+    newest: dict[str, tuple[int, RunLayout]] = {}
+    for run in list_runs(runs_dir):
+        if found := is_of.fullmatch(run.id):
+            number = int(found[2] or 1)
+            newest[found[1]] = max(newest.get(found[1], (0, run)), (number, run), key=itemgetter(0))
+    return [newest[identity][1] for identity in sorted(newest)]
 
 
 def newest_with(runs_dir: Path, file: Callable[[RunLayout], Path], what: str) -> RunLayout:

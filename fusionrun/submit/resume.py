@@ -32,7 +32,7 @@ from fusionrun.submit.journal import (
 from fusionrun.submit.snapshot import find_snapshot, snapshots_dir, take_snapshot
 from fusionrun.submit.standing import standing
 from fusionrun.submit.submit import choose_executor, first_submission
-from fusionrun.submit.waiting import NO_WAIT, After, Kind, Wait, wait_for, wait_for_all
+from fusionrun.submit.waiting import NO_WAIT, After, Kind, Wait, wait_for
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
@@ -218,10 +218,8 @@ def _wait(layout: RunLayout, submission: Submission, slurm: Slurm) -> Wait:
         return NO_WAIT
     runs_dir = layout.root.parent
     others = [RunLayout(runs_dir / name) for name in submission.awaited]
-    if "runs" in after:
-        return wait_for_all(others, submission.executor, runs_dir, slurm)
     kind: Kind = "any" if after["kind"] == "any" else "ok"
-    return wait_for(After(others[0], kind), submission.executor, runs_dir, slurm)
+    return wait_for(After(others, kind), submission.executor, runs_dir, slurm, asked=False)
 
 
 def _first(runs_dir: Path, plan: Plan, slurm: Slurm, executor: Executor | None) -> Submission:

@@ -30,7 +30,7 @@ from fusionrun.submit.array import (
     place_array,
 )
 from fusionrun.submit.journal import Executor
-from fusionrun.submit.waiting import NO_WAIT, After, wait_for, wait_for_all
+from fusionrun.submit.waiting import NO_WAIT, After, wait_for
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm
@@ -148,7 +148,7 @@ def hand_over_stages(draft: StagedDraft, slurm: Slurm) -> Handed:
     if alone is not None:
         queued = _handed(alone, slurm)
         runs = [slot.layout for slot in alone.slots]
-        wait = wait_for_all(runs, alone.executor, alone.runs_dir, slurm)
+        wait = wait_for(After(runs, "ok"), alone.executor, alone.runs_dir, slurm, asked=False)
         fused = replace(fused, wait=wait)
     behind = _handed(fused, slurm)
     return Handed(queued, behind, StagedDraft(alone, fused))

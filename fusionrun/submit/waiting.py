@@ -1,4 +1,4 @@
-"""What `--after RUN` means: which job to wait for, or that there is nothing to wait for."""
+"""What `--after RUN` means: which jobs to wait for, or that there is nothing to wait for."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fusionrun.errors import UserError
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import typed
 from fusionrun.submit.journal import Executor, read_submission
-from fusionrun.submit.standing import standing
+from fusionrun.submit.standing import Standing, standing
 
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm
 
-__all__ = ["NO_WAIT", "After", "Kind", "Wait", "depends", "listed", "wait_for", "wait_for_all"]
+__all__ = ["NO_WAIT", "After", "Kind", "Wait", "depends", "listed", "wait_for"]
 
 Kind = Literal["ok", "any"]
 
@@ -24,11 +24,11 @@ class After(NamedTuple):
     """What a run shall wait for.
 
     Attributes:
-        layout: the other run.
-        kind: ok: until it has completed; any: until it has ended.
+        layouts: the other run, or all of a sweep.
+        kind: ok: until they have completed; any: until they have ended.
     """
 
-    layout: RunLayout
+    layouts: Sequence[RunLayout]
     kind: Kind
 
 
@@ -53,31 +53,56 @@ NO_WAIT: Final = Wait(None, (), "")
 def wait_for(
     after: After, executor: Executor, runs_dir: Path, slurm: Slurm | None, *, asked: bool = True
 ) -> Wait:
-    """How to wait for another run, given how it stands.
+    """How to wait for other runs, given how they stand; those that have ended count as done.
 
     Args:
-        after: the other run.
+        after: the other runs.
         executor: who will carry out the one that waits.
         runs_dir: where the run that waits will lie.
         slurm: the cluster, for runs that were handed to it.
         asked: by `--after`; else by what the run is.
 
     Raises:
-        UserError: it failed, and ok is asked for; or there is no way to wait for it.
+        UserError: one failed, and ok is asked for; or there is no way to wait for it.
     """
-    layout, kind = after
-    found = standing(layout, slurm)
-    if not found.is_living:
-        if kind == "ok" and not found.is_complete:
-            raise UserError(_has_ended(layout, slurm, asked=asked))
-        return Wait(None, (), f"{layout.id} has ended ({found.words}): nothing to wait for")
+    found = [(run, standing(run, slurm)) for run in after.layouts]
+    for run, stands in found:
+        if after.kind == "ok" and not (stands.is_living or stands.is_complete):
+            raise UserError(_has_ended(run, slurm, asked=asked))
+    living = [(run, stands.words) for run, stands in found if stands.is_living]
+    if not living:
+        return Wait(None, (), f"{_ended_words(found)}: nothing to wait for")
+    jobs = [_job(run, words, executor, runs_dir) for run, words in living]
+    ids = [run.id for run, _ in living]
+    what = {"run": ids[0]} if len(after.layouts) == 1 else {"runs": ids}
+    has = "has" if len(ids) == 1 else "have"
+    until = f"{has} {'completed' if after.kind == 'ok' else 'ended'}"
+    here = f" ({living[0][1]})" if executor == "local" and len(ids) == 1 else ""
+    arguments = depends(after.kind, jobs) if executor == "slurm" else ()
+    return Wait({**what, "kind": after.kind}, arguments, f"starts when {listed(ids)} {until}{here}")
+
+
+def _ended_words(found: Sequence[tuple[RunLayout, Standing]]) -> str:
+    if len(found) == 1:
+        ((run, stands),) = found
+        return f"{run.id} has ended ({stands.words})"
+    done = all(stands.is_complete for _, stands in found)
+    return f"its {len(found)} runs have {'completed' if done else 'ended'}"
+
+
+def _job(layout: RunLayout, words: str, executor: Executor, runs_dir: Path) -> str:
+    """The job to wait for; without Slurm the run itself is watched."""
     if layout.root.resolve().parent != runs_dir.resolve():
         raise UserError(f"{layout.root}: lies elsewhere; --after takes runs beside the new one")
-    what = {"run": layout.id, "kind": kind}
-    until = "completed" if kind == "ok" else "ended"
     if executor == "local":
-        return Wait(what, (), f"starts when {layout.id} has {until} ({found.words})")
-    return Wait(what, _dependency(after, found.words), f"starts when {layout.id} has {until}")
+        return ""
+    submission = read_submission(layout)
+    if submission is None or submission.executor != "slurm" or submission.job_id is None:
+        raise UserError(
+            f"{layout.root}: {words}, which is no job of Slurm's that another one could "
+            "wait for\n  Submit when it has ended, or with --executor local."
+        )
+    return submission.job_id
 
 
 def _has_ended(layout: RunLayout, slurm: Slurm | None, *, asked: bool) -> str:
@@ -97,28 +122,6 @@ def _how_it_ended(layout: RunLayout, slurm: Slurm | None) -> str:
     return f"{run.state.word}: {run.state.why}" if run.state.why else run.state.word
 
 
-def wait_for_all(
-    layouts: Sequence[RunLayout], executor: Executor, runs_dir: Path, slurm: Slurm | None
-) -> Wait:
-    """How to wait until several runs have completed; those that have already count as done.
-
-    Raises:
-        UserError: one of them failed, or there is no way to wait for it.
-    """
-
-    def goes_on(run: RunLayout) -> bool:
-        return wait_for(After(run, "ok"), executor, runs_dir, slurm, asked=False).after is not None
-
-    living = [run for run in layouts if goes_on(run)]
-    if not living:
-        words = f"its {len(layouts)} pretraining runs have completed: nothing to wait for"
-        return Wait(None, (), words)
-    ids = [run.id for run in living]
-    words = f"starts when {listed(ids)} {'have' if len(ids) > 1 else 'has'} completed"
-    jobs = [id_ for run in living if (id_ := _job_id(run))] if executor == "slurm" else []
-    return Wait({"runs": ids, "kind": "ok"}, depends("ok", jobs) if jobs else (), words)
-
-
 def listed(ids: Sequence[str], most: int = 3) -> str:
     """The first few of several runs, and how many more there are."""
     shown = ", ".join(ids[:most])
@@ -131,18 +134,3 @@ def depends(kind: str, job_ids: Sequence[str]) -> tuple[str, ...]:
     A job whose dependency can never be met would wait for ever, unless told not to.
     """
     return (f"--dependency=after{kind}:{':'.join(job_ids)}", "--kill-on-invalid-dep=yes")
-
-
-def _job_id(layout: RunLayout) -> str | None:
-    submission = read_submission(layout)
-    return submission.job_id if submission else None
-
-
-def _dependency(after: After, words: str) -> tuple[str, ...]:
-    submission = read_submission(after.layout)
-    if submission is None or submission.executor != "slurm" or submission.job_id is None:
-        raise UserError(
-            f"{after.layout.root}: {words}, which is no job of Slurm's that another one could "
-            "wait for\n  Submit when it has ended, or with --executor local."
-        )
-    return depends(after.kind, [submission.job_id])

@@ -131,6 +131,21 @@ def test_a_sweep_waits_for_a_run_and_ends_with_it(cluster: Cluster, folder: Path
     until("those that wait for its success are gone", lambda: gone(cluster, f"{array}_0"))
 
 
+def test_a_run_waits_for_every_point_of_a_sweep_by_its_name(cluster: Cluster, folder: Path) -> None:
+    told = submitted(cluster, folder, "--set=slurm.extra={begin: now+1hour}")
+    write_recipe(folder / "next.yaml", "it's next", more="slurm: {nodes: 1}")
+    done = fusionrun(cluster, folder, "submit", "next.yaml", "--json", "--after", "it's $six")
+    assert done.returncode == 0, done.stderr
+    behind = json.loads(done.stdout)
+    ids = sorted(point["run"] for point in told["points"])
+    assert behind["waits_for"] == {"runs": ids, "kind": "ok"}
+    jobs = sorted(point["job_id"] for point in told["points"])
+    awaited = cluster.job(behind["job_id"])["Dependency"].split(",")
+    assert sorted(part.partition("(")[0] for part in awaited) == [f"afterok:{job}" for job in jobs]
+    fusionrun(cluster, folder, "cancel", ids[3])
+    until("it left the queue with one of them", lambda: gone(cluster, behind["job_id"]))
+
+
 @pytest.mark.slow
 def test_an_arrays_last_task_goes_back_into_the_queue_alone(cluster: Cluster, folder: Path) -> None:
     write_recipe(folder / "r.yaml", "two", more="sweep: {seeds: [0, 1]}\nslurm: {nodes: 1}")

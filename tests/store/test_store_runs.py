@@ -10,7 +10,7 @@ import pytest
 
 from fusionrun.errors import RunNotFoundError, UserError
 from fusionrun.store.layout import RunLayout
-from fusionrun.store.runs import create_run, find_run, list_runs, next_free, runs_dir
+from fusionrun.store.runs import create_run, find_run, list_runs, next_free, runs_dir, runs_named
 
 
 def make(runs: Path, name: str, *, age: float, started: object = None) -> RunLayout:
@@ -45,6 +45,15 @@ def test_no_directory_holds_no_runs(tmp_path: Path) -> None:
 
 def test_without_a_name_the_newest_run_is_meant(runs: Path) -> None:
     assert find_run(runs, None).id == "digits-1a2b3c4d-s1"
+
+
+def test_the_runs_of_a_recipe_by_its_name_are_the_newest_of_each_plan_and_seed(runs: Path) -> None:
+    for name in ("digits-1a2b3c4d-s1-2", "digits-1a2b3c4d-s1-10", "digits-2-1a2b3c4d-s0"):
+        make(runs, name, age=0)
+    named = ["digits-1a2b3c4d-s0", "digits-1a2b3c4d-s1-10"]
+    assert [run.id for run in runs_named(runs, "digits")] == named
+    assert [run.id for run in runs_named(runs, "digits 2")] == ["digits-2-1a2b3c4d-s0"]
+    assert runs_named(runs, "digit") == []
 
 
 @pytest.mark.parametrize("started", [1_800_000_000.5, "2027-01-01T00:00:00+00:00"])

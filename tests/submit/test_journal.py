@@ -219,14 +219,14 @@ def test_without_slurm_in_reach_cancel_reaches_the_run_by_its_file(
 def test_a_run_in_slurm_cannot_wait_for_a_process(layout: RunLayout) -> None:
     write_submission(layout, local())
     with pytest.raises(UserError, match=r"no job of Slurm's(.|\n)*--executor local"):
-        wait_for(After(layout, "ok"), "slurm", layout.root.parent, None)
+        wait_for(After([layout], "ok"), "slurm", layout.root.parent, None)
 
 
 def test_a_run_after_one_that_failed_is_refused_unless_any_end_will_do(layout: RunLayout) -> None:
     write_status(layout, "failed", epoch=0, step=1, attempts=1)
     with pytest.raises(UserError, match=r"this one has ended: failed(.|\n)*--after-any"):
-        wait_for(After(layout, "ok"), "slurm", layout.root.parent, None)
-    wait = wait_for(After(layout, "any"), "slurm", layout.root.parent, None)
+        wait_for(After([layout], "ok"), "slurm", layout.root.parent, None)
+    wait = wait_for(After([layout], "any"), "slurm", layout.root.parent, None)
     assert (wait.after, wait.arguments) == (None, ())
 
 

@@ -61,6 +61,7 @@ class Ended:
         requeue: whether the job may go back into the queue; if not, a new one is chained to it.
         max_requeues: how often the run may go on by itself after it was submitted or resumed.
         lost: of ranks that could not say so themselves, what became of them; empty for none.
+        resume: the command that lets the run go on.
     """
 
     code: int
@@ -72,6 +73,7 @@ class Ended:
     requeue: bool = True
     max_requeues: int = 20
     lost: str = ""
+    resume: str = "fusionrun resume"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _in_words(code: int) -> str:
 
 def _asked(ended: Ended, reason: object) -> str:
     if ended.cancel_asked or reason == "cancel":
-        return "it was cancelled; `fusionrun resume` goes on"
+        return f"it was cancelled; `{ended.resume}` goes on"
     if ended.cancelled or reason == "signal":
         return "the job was ended from outside (scancel, or to make room); it is not queued again"
     return f"it was asked to stop ({reason or 'no reason given'})"
@@ -156,7 +158,7 @@ def _go_on(ended: Ended, step: int) -> Action:
         return Action("none", f"{why}; it would go on like that for ever", FAILED, step)
     if len(done) >= ended.max_requeues:
         why = f"it went on by itself {len(done)} times, which is max_requeues"
-        return Action("none", f"{why}; `fusionrun resume` goes on at step {step}", 0, step)
+        return Action("none", f"{why}; `{ended.resume}` goes on at step {step}", 0, step)
     if ended.executor == "local":
         return Action("none", "stopped; nothing here queues it again", 0, step)
     kind: Literal["requeue", "chain"] = "requeue" if ended.requeue else "chain"
@@ -250,6 +252,7 @@ def _ended(layout: RunLayout, submission: Submission | None, code: int, cancelle
         requeue=bool(settings.get("requeue", True)),
         max_requeues=int(settings.get("max_requeues", 20)),
         lost=_lost(layout) if (outcome or {}).get("outcome") == "failed" else "",
+        resume=f"fusionrun resume {layout.id}",
     )
 
 

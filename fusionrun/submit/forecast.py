@@ -92,8 +92,8 @@ def _warnings(
     if slices > most:
         allowed = f"{most} slice{'' if most == 1 else 's'}"
         yield (
-            f"slurm.max_requeues allows {allowed}; the run will stop before its end, and "
-            "`fusionrun resume` goes on"
+            f"slurm.max_requeues allows {allowed}; the run will stop before its end, and go on "
+            "when it is resumed"
         )
     to_save = (seen.save_s or 0.0) + _STEPS_TO_A_STOP * seen.step_s
     if grace < to_save:

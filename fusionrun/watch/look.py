@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fusionrun.durations import seconds_from
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import planless
 from fusionrun.watch.facts import Facts, facts_of
 from fusionrun.watch.jobs import jobs_of
 from fusionrun.watch.progress import Progress, progress_of
@@ -112,6 +113,7 @@ def look_as_json(seen: Look, runs_dir: Path) -> dict[str, Any]:
     return {
         **_head(seen),
         "runs_dir": str(runs_dir.absolute()),
+        "without_plan": [str(run.root.absolute()) for run in planless(runs_dir)],
         "runs": [_run(run) for run in seen.runs],
     }
 

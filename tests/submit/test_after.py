@@ -258,7 +258,9 @@ def test_what_was_decided_is_in_the_events(layout: RunLayout) -> None:
     add_event(layout, "started", attempt=1)
     write_json(layout.outcome, stopped(5, "cancel"))
     assert main([str(layout.root), "--code", "0"]) == 0
-    assert read_events(layout)[-1]["why"] == "it was cancelled; `fusionrun resume` goes on"
+    assert read_events(layout)[-1]["why"] == (
+        f"it was cancelled; `fusionrun resume {layout.id}` goes on"
+    )
 
 
 def test_a_damaged_outcome_is_none(layout: RunLayout) -> None:

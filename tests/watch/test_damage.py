@@ -184,6 +184,9 @@ def test_a_run_without_its_plan_is_told_and_not_taken_for_nothing(tmp_path: Path
         assert "run: its plan.json is gone" in done.stderr
         assert "Put it back" in done.stderr
         assert done.returncode == (3 if wanted else 0)
+    for command in ("status", "runs"):
+        told = json.loads(fusionrun(command, "--json", "--runs", tmp_path).stdout)
+        assert (told["without_plan"], told["runs"]) == ([str(made.layout.root)], [])
 
 
 def test_a_file_in_the_place_of_the_checkpoints_is_told(tmp_path: Path) -> None:

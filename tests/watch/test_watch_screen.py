@@ -109,7 +109,7 @@ def test_json_has_every_key_for_every_run(tmp_path: Path) -> None:
     Made(tmp_path / "b")
     done = fusionrun("status", "--json", "--runs", tmp_path)
     content = json.loads(done.stdout)
-    assert list(content) == ["time", "scheduler", "runs_dir", "runs"]
+    assert list(content) == ["time", "scheduler", "runs_dir", "without_plan", "runs"]
     assert [list(run) for run in content["runs"]] == [KEYS, KEYS]
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from fusionrun.errors import SchedulerError
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import Status, read_status
-from fusionrun.submit.journal import Submission, read_submission
+from fusionrun.submit.journal import Submission, is_lost, read_events, read_submission
 from fusionrun.submit.process import is_living
 from fusionrun.submit.trainer import last_trainer
 
@@ -68,7 +68,10 @@ def standing(layout: RunLayout, slurm: Slurm | None = None) -> Standing:
     """
     submission, status = read_submission(layout), read_status(layout)
     if submission and submission.executor == "slurm":
-        return _in_slurm(layout, submission, status, slurm)
+        known = {job.id for job in submission.jobs}
+        return _in_slurm(layout, submission, status, slurm, known)
+    if is_lost(layout) and (known := _told_of(layout)):
+        return _in_slurm(layout, None, status, slurm, known)
     if submission and (supervised := _supervised(submission)):
         return supervised
     if status.is_alive():
@@ -105,22 +108,34 @@ def _supervised(submission: Submission) -> Standing | None:
     return Standing(True, words, pid=int(job.id))
 
 
+def _told_of(layout: RunLayout) -> set[str]:
+    """Jobs of Slurm's by the run's events alone: one of them may still wait."""
+    events = read_events(layout)
+    if not any(event.get("executor") == "slurm" for event in events):
+        return set()
+    handed = [event for event in events if event["event"] in ("queued", "chained")]
+    return {str(event.get("job_id")) for event in handed}
+
+
 def _in_slurm(
-    layout: RunLayout, submission: Submission, status: Status, slurm: Slurm | None
+    layout: RunLayout,
+    submission: Submission | None,
+    status: Status,
+    slurm: Slurm | None,
+    known: Collection[str],
 ) -> Standing:
     from fusionrun.slurm.client import Slurm
     from fusionrun.submit.queueing import jobs_of
 
     try:
-        known = {job.id for job in submission.jobs}
         jobs = jobs_of(slurm or Slurm(), layout, known)
     except SchedulerError as error:
-        return _unasked(submission, status, error)
+        return _unasked(submission, status, error) if submission else _ended(None, status)
     if jobs:
         job = jobs[-1]
         words = f"job {job.handle} {_DOES.get(job.state, job.state)}"
         return Standing(True, words, job=job, waits=job.state == "PENDING")
-    if _is_being_submitted(submission):
+    if submission and _is_being_submitted(submission):
         return Standing(True, f"it is being submitted on {submission.host}")
     return _ended(submission, status)
 

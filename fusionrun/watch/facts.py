@@ -196,6 +196,12 @@ class Facts:
         return frozenset(id_ for id_ in (*ids, self.status_job) if id_)
 
     @property
+    def was_queued(self) -> bool:
+        """Whether Slurm may have a job of it, also where the journal is gone that would say so."""
+        told = self.lost and any(text(e, "executor") == "slurm" for e in self.events)
+        return self.executor == "slurm" or told
+
+    @property
     def last_job_number(self) -> int:
         """Of the job of Slurm that it was last handed over as; 0 for none."""
         last = next((job.id for job in reversed(self.jobs) if not job.host), "")

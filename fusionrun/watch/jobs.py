@@ -30,7 +30,7 @@ def jobs_of(
         runs: those to look for.
         slurm: the cluster; this machine's unless given.
     """
-    asked = [facts for facts in runs if facts.executor == "slurm" and facts.state != "completed"]
+    asked = [facts for facts in runs if facts.was_queued and facts.state != "completed"]
     if not asked:
         return {}
     from fusionrun.errors import SchedulerError

@@ -25,7 +25,7 @@ __all__ = ["LOST", "Look", "SeenRun", "hung_s", "look", "look_as_json", "run_as_
 
 HUNG_VARIABLE: Final = "FUSIONRUN_HUNG_S"
 
-LOST: Final = "missing; the run was handed over, and nothing says as which job, with which code"
+LOST: Final = "missing; the run was handed over, and nothing else says with which code"
 
 
 @dataclass(frozen=True)

@@ -380,6 +380,19 @@ def test_scancel_saves_and_never_resurrects_and_resume_goes_on(site: Site) -> No
 # Cancelling and waiting
 
 
+def test_a_job_that_waits_is_found_without_the_journal_that_names_it(site: Site) -> None:
+    layout = site.submit("pending", LATER)
+    job = job_of(layout)
+    layout.submission.unlink()
+    assert f"queued: job {job}: " in site.call("status", layout.id).stdout
+    for command in (("resume", layout.id), ("submit", site.folder / "r.yaml")):
+        again = site.call(*command)
+        assert again.returncode == 2
+        assert f"job {job} waits in the queue" in again.stderr
+    assert f"job {job} taken from the queue" in site.call("cancel", layout.id).stdout
+    assert site.all_jobs(layout) == {job}
+
+
 def test_a_run_that_waits_is_taken_from_the_queue_and_may_be_resumed(site: Site) -> None:
     layout = site.submit("pending", LATER)
     first = job_of(layout)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fusionrun.slurm.client import Slurm, Verdict
-    from fusionrun.submit.array import ArrayDraft, Queued
+    from fusionrun.submit.array import Queued
+    from fusionrun.submit.array_draft import ArrayDraft
     from fusionrun.submit.journal import Executor
     from fusionrun.submit.waiting import After
 
@@ -39,7 +40,8 @@ def submit_sweep(
     from fusionrun.recipe.site import site_file
     from fusionrun.slurm.client import Slurm
     from fusionrun.store.runs import runs_dir
-    from fusionrun.submit.array import draft_array, hand_over_array, place_array
+    from fusionrun.submit.array import hand_over_array, place_array
+    from fusionrun.submit.array_draft import draft_array
 
     directory = runs_dir(runs)
     source, points = plan_points(recipe, settings, directory, site_file(site))

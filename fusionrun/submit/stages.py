@@ -20,15 +20,8 @@ from fusionrun.recipe.read import Source
 from fusionrun.store.layout import RunLayout, run_id
 from fusionrun.store.pretrained import needs_pretraining
 from fusionrun.store.runs import next_free
-from fusionrun.submit.array import (
-    Array,
-    ArrayDraft,
-    Queued,
-    Slot,
-    draft_array,
-    hand_over_array,
-    place_array,
-)
+from fusionrun.submit.array import Array, Queued, hand_over_array, place_array
+from fusionrun.submit.array_draft import ArrayDraft, Slot, draft_array
 from fusionrun.submit.journal import Executor
 from fusionrun.submit.waiting import NO_WAIT, After, wait_for
 

@@ -15,7 +15,8 @@ from fusionrun.slurm.client import Slurm
 from fusionrun.slurm.script import header
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
-from fusionrun.submit.array import arrays, draft_array
+from fusionrun.submit.array import arrays
+from fusionrun.submit.array_draft import draft_array
 from fusionrun.submit.journal import read_events, read_submission
 from tests.slurm_cluster import Cluster
 from tests.submit.life import call, environment, events, until, write_recipe

@@ -18,7 +18,7 @@ from fusionrun.slurm.client import Slurm
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
-from fusionrun.submit.array import draft_array
+from fusionrun.submit.array_draft import draft_array
 from fusionrun.submit.journal import read_events, read_submission
 from fusionrun.submit.standing import standing
 from fusionrun.train.rank_errors import record_error

@@ -73,27 +73,34 @@ def submit(
     from dataclasses import replace
 
     from fusionrun.slurm.client import Slurm
+    from fusionrun.submit.array_draft import Terms
     from fusionrun.submit.submit import draft
 
     source = _source(recipe, set_ or [], site)
-    handing: dict[str, Any] = {
-        "executor": executor.value if executor else None,
-        "after": _after(runs, after, after_any),
-        "template": _text(template),
-        "new": new,
-    }
+    terms = Terms(
+        executor=executor.value if executor else None,
+        after=_after(runs, after, after_any),
+        new=new,
+        template=_text(template),
+        dry_run=dry_run,
+    )
     if any(stage.stage == "pretrain" for stage in source.recipe.stages):
         from fusionrun.cli.submit_stages import submit_stages
 
-        where = (recipe, set_ or [], site, runs, source)
-        submit_stages(*where, **handing, dry_run=dry_run, json=json)
+        submit_stages(recipe, set_ or [], site, runs, source, terms, json=json)
         return
     if source.recipe.sweep is not None:
         from fusionrun.cli.submit_sweep import submit_sweep
 
-        submit_sweep(recipe, set_ or [], site, runs, **handing, dry_run=dry_run, json=json)
+        submit_sweep(recipe, set_ or [], site, runs, terms, json=json)
         return
-    order = replace(_order(source, runs), **handing)
+    order = replace(
+        _order(source, runs),
+        executor=terms.executor,
+        after=terms.after,
+        new=terms.new,
+        template=terms.template,
+    )
     slurm = Slurm()
     drafted = draft(order, slurm, may_be_unasked=dry_run)
     if dry_run:

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from fusionrun.plan.sweep import Point
     from fusionrun.recipe.read import Source
-    from fusionrun.submit.journal import Executor
+    from fusionrun.submit.array_draft import Terms
     from fusionrun.submit.stages import Handed, StagedDraft
-    from fusionrun.submit.waiting import After
 
 
 def submit_stages(
@@ -23,12 +22,8 @@ def submit_stages(
     site: str | None,
     runs: str | None,
     source: Source,
+    terms: Terms,
     *,
-    after: After | None,
-    executor: Executor | None,
-    template: str | None,
-    dry_run: bool,
-    new: bool,
     json: bool,
 ) -> None:
     """Plan everything, then hand over what has not completed."""
@@ -50,20 +45,10 @@ def submit_stages(
     for point in points:
         refuse_unsupported(point.plan)
     slurm = Slurm()
-    draft = draft_stages(
-        source,
-        points,
-        directory,
-        slurm,
-        executor=executor,
-        after=after,
-        new=new,
-        template=template,
-        may_be_unasked=dry_run,
-    )
+    draft = draft_stages(source, points, directory, slurm, terms)
     if not json:
         typer.echo("\n".join(_screen(draft, points)))
-    if dry_run:
+    if terms.dry_run:
         dry_run_of([part for part in draft if part is not None], slurm, json)
         return
     if draft.pretraining is None or not draft.pretraining.submitted:

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from fusionrun.slurm.client import Slurm, Verdict
     from fusionrun.submit.array import Queued
-    from fusionrun.submit.array_draft import ArrayDraft
-    from fusionrun.submit.journal import Executor
-    from fusionrun.submit.waiting import After
+    from fusionrun.submit.array_draft import ArrayDraft, Terms
 
 
 def submit_sweep(
@@ -22,12 +20,8 @@ def submit_sweep(
     settings: Sequence[str],
     site: str | None,
     runs: str | None,
+    terms: Terms,
     *,
-    after: After | None,
-    executor: Executor | None,
-    template: str | None,
-    dry_run: bool,
-    new: bool,
     json: bool,
 ) -> None:
     """Plan every point, then hand over what has not completed.
@@ -48,20 +42,10 @@ def submit_sweep(
     for point in points:
         refuse_unsupported(point.plan)
     slurm = Slurm()
-    draft = draft_array(
-        source,
-        points,
-        directory,
-        slurm,
-        executor=executor,
-        after=after,
-        new=new,
-        template=template,
-        may_be_unasked=dry_run,
-    )
+    draft = draft_array(source, points, directory, slurm, terms)
     if not json:
         typer.echo("\n".join(_screen(draft)))
-    if dry_run:
+    if terms.dry_run:
         dry_run_of([draft], slurm, json)
         return
     refuse_if_idle(draft)

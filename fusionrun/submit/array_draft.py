@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from fusionrun.launch import earlier_runs
 from fusionrun.plan.sweep import Point
@@ -31,7 +31,7 @@ from fusionrun.submit.waiting import NO_WAIT, After, Wait, wait_for
 if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm
 
-__all__ = ["ArrayDraft", "Slot", "draft_array"]
+__all__ = ["ArrayDraft", "Slot", "Terms", "draft_array"]
 
 DEFAULT_MAX_ARRAY_SIZE: Final = 1001
 """Slurm's own, where its configuration does not say."""
@@ -40,6 +40,24 @@ _MOST_WHY: Final = 64
 """Characters of an error beside its run; `fusionrun status RUN` has all of it."""
 
 Fate = Literal["new", "goes on", "completed", "living", "ended"]
+
+
+class Terms(NamedTuple):
+    """How runs shall be handed over.
+
+    Attributes:
+        executor: slurm or local; None: whichever fits.
+        after: runs that all of them wait for.
+        new: new runs, whatever became of those before.
+        template: of the batch script, a user's own.
+        dry_run: it is only shown, for which no scheduler has to answer.
+    """
+
+    executor: Executor | None = None
+    after: After | None = None
+    new: bool = False
+    template: str | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,12 +136,7 @@ def draft_array(
     points: Sequence[Point],
     runs_dir: Path,
     slurm: Slurm,
-    *,
-    executor: Executor | None = None,
-    after: After | None = None,
-    new: bool = False,
-    template: str | None = None,
-    may_be_unasked: bool = False,
+    terms: Terms,
 ) -> ArrayDraft:
     """Find out how every point stands. Nothing is written.
 
@@ -132,11 +145,7 @@ def draft_array(
         points: its points, planned.
         runs_dir: where runs live.
         slurm: the cluster.
-        executor: slurm or local; None: whichever fits.
-        after: a run that all points wait for.
-        new: a new run for each point, whatever became of those before.
-        template: of the batch script, a user's own.
-        may_be_unasked: as for `draft`.
+        terms: how they shall be handed over.
 
     Raises:
         RecipeError: settings that Slurm would accept in silence, and misread or never start.
@@ -144,24 +153,24 @@ def draft_array(
         SchedulerError: the scheduler is out of reach.
     """
     settings = plain(source.recipe.slurm or SlurmSection())
-    chosen, size = choose_executor(executor, points[0].plan, slurm).executor, ""
+    chosen, size = choose_executor(terms.executor, points[0].plan, slurm).executor, ""
     if chosen == "slurm":
         refuse_misread(settings, source)
-        with unasked_where(may_be_unasked):
+        with unasked_where(terms.dry_run):
             slurm.ping()
             refuse_beyond(settings, source, slurm)
             size = slurm.config().get("MaxArraySize", "")
-    slots = tuple(_slot(point, runs_dir, slurm, new=new) for point in points)
+    slots = tuple(_slot(point, runs_dir, slurm, new=terms.new) for point in points)
     return ArrayDraft(
         source=source,
         slots=slots,
         runs_dir=runs_dir,
         settings=settings,
         snapshot=scan(source.base_dir, runs_dir),
-        template=template,
+        template=terms.template,
         max_array_size=int(size) if size.isdecimal() else DEFAULT_MAX_ARRAY_SIZE,
         executor=chosen,
-        wait=wait_for(after, chosen, runs_dir, slurm) if after else NO_WAIT,
+        wait=wait_for(terms.after, chosen, runs_dir, slurm) if terms.after else NO_WAIT,
         name=source.recipe.name,
     )
 

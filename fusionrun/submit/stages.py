@@ -21,8 +21,7 @@ from fusionrun.store.layout import RunLayout, run_id
 from fusionrun.store.pretrained import needs_pretraining
 from fusionrun.store.runs import next_free
 from fusionrun.submit.array import Array, Queued, hand_over_array, place_array
-from fusionrun.submit.array_draft import ArrayDraft, Slot, draft_array
-from fusionrun.submit.journal import Executor
+from fusionrun.submit.array_draft import ArrayDraft, Slot, Terms, draft_array
 from fusionrun.submit.waiting import NO_WAIT, After, wait_for
 
 if TYPE_CHECKING:
@@ -56,12 +55,7 @@ def draft_stages(
     points: Sequence[Point],
     runs_dir: Path,
     slurm: Slurm,
-    *,
-    executor: Executor | None = None,
-    after: After | None = None,
-    new: bool = False,
-    template: str | None = None,
-    may_be_unasked: bool = False,
+    terms: Terms,
 ) -> StagedDraft:
     """Find out how every run of a staged recipe stands. Nothing is written.
 
@@ -70,40 +64,20 @@ def draft_stages(
         points: its fused runs with the pretraining of each: one, or a sweep's.
         runs_dir: where runs live.
         slurm: the cluster.
-        executor: slurm or local; None: whichever fits.
-        after: a run that all wait for.
-        new: new fused runs, whatever became of those before; completed pretraining is taken.
-        template: of the batch script, a user's own.
-        may_be_unasked: as for `draft`.
+        terms: how they shall be handed over; new are fused runs alone: completed pretraining is
+            taken.
 
     Raises:
         As `draft_array`.
     """
-    fused = draft_array(
-        source,
-        points,
-        runs_dir,
-        slurm,
-        executor=executor,
-        new=new,
-        template=template,
-        may_be_unasked=may_be_unasked,
-    )
+    after = terms.after
+    fused = draft_array(source, points, runs_dir, slurm, terms._replace(after=None))
     fused = replace(fused, slots=tuple(_on_these_data(slot, runs_dir) for slot in fused.slots))
     before = tuple(_pretraining([s.point for s in fused.submitted if needs_pretraining(s.layout)]))
     if not before:
         wait = wait_for(after, fused.executor, runs_dir, slurm) if after else NO_WAIT
         return StagedDraft(None, replace(fused, wait=wait))
-    alone = draft_array(
-        source,
-        before,
-        runs_dir,
-        slurm,
-        executor=executor,
-        after=after,
-        template=template,
-        may_be_unasked=may_be_unasked,
-    )
+    alone = draft_array(source, before, runs_dir, slurm, terms._replace(new=False))
     slots = tuple(_on_these_data(slot, runs_dir) for slot in alone.slots)
     return StagedDraft(replace(alone, slots=slots, name=f"{alone.name}-pretrain"), fused)
 

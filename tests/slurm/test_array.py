@@ -16,7 +16,7 @@ from fusionrun.slurm.script import header
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.submit.array import arrays
-from fusionrun.submit.array_draft import draft_array
+from fusionrun.submit.array_draft import Terms, draft_array
 from fusionrun.submit.journal import read_events, read_submission
 from tests.slurm_cluster import Cluster
 from tests.submit.life import call, environment, events, until, write_recipe
@@ -98,7 +98,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(cluster: Cluster, folder:
 
 def test_a_sweep_beyond_what_an_array_may_hold_is_split(cluster: Cluster, folder: Path) -> None:
     source, points = plan_points(folder / "r.yaml", [], folder / "runs")
-    draft = draft_array(source, points, folder / "runs", Slurm(cluster.environment()))
+    draft = draft_array(source, points, folder / "runs", Slurm(cluster.environment()), Terms())
     assert draft.max_array_size == 1001
     made = list(arrays(replace(draft, max_array_size=4)))
     assert [header(array.script)["array"] for array in made] == ["0-3%2", "0-1%2"]

@@ -18,7 +18,7 @@ from fusionrun.slurm.client import Slurm
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status, write_status
-from fusionrun.submit.array_draft import draft_array
+from fusionrun.submit.array_draft import Terms, draft_array
 from fusionrun.submit.journal import read_events, read_submission
 from fusionrun.submit.standing import standing
 from fusionrun.train.rank_errors import record_error
@@ -140,7 +140,7 @@ def test_a_point_that_would_come_to_the_same_end_is_left_out(tmp_path: Path) -> 
     write_status(layout, "failed", epoch=0, step=3, attempts=1)
     error = TrainingError("step 3: not finite: loss total", "a lower rate", repeats=True)
     record_error(layout, SINGLE, 3, error)
-    draft = draft_array(source, points, tmp_path / "runs", Slurm(), executor="local")
+    draft = draft_array(source, points, tmp_path / "runs", Slurm(), Terms(executor="local"))
     assert [slot.fate for slot in draft.slots] == ["ended", "new"]
     words = "failed, and would come to the same end: step 3: not finite: loss total"
     assert draft.slots[0].words == words

@@ -29,7 +29,7 @@ def check_augmentation(source: Source, summary: DataSummary) -> Iterator[Problem
     images = {view: shape for view, shape in views.items() if len(shape) == 3}
     if not images:
         yield from _without_images(source, augmentation, _listed(views))
-    if augmentation.cutmix and len(set(_sizes(views))) != 1:
+    if augmentation.cutmix and not _are_images_of_one_size(views):
         expected = (
             "images of one size in all views for cutmix, since targets are mixed by area: "
             f"here there are {_listed(views)}; mixup mixes views of any shape"
@@ -86,9 +86,9 @@ def _read_views(source: Source, summary: DataSummary) -> dict[str, Shape]:
     return {view: summary.views[view] for view in read if view in summary.views}
 
 
-def _sizes(views: Mapping[str, Shape]) -> Iterator[Shape]:
-    """Height and width of each view; its length where it is none of images."""
-    return (shape[1:] if len(shape) == 3 else shape for shape in views.values())
+def _are_images_of_one_size(views: Mapping[str, Shape]) -> bool:
+    sizes = {shape[1:] if len(shape) == 3 else None for shape in views.values()}
+    return len(sizes) == 1 and None not in sizes
 
 
 def _listed(views: Mapping[str, Shape]) -> str:

@@ -48,6 +48,12 @@ def test_cutmix_beside_a_vector(plan: PlanOf) -> None:
         plan(with_("cutmix: {alpha: 1}"), experts=BESIDE_A_VECTOR)
 
 
+@pytest.mark.parametrize("view", ["a", "b"])
+def test_cutmix_of_vectors_alone(view: str, plan: PlanOf) -> None:
+    with pytest.raises(RecipeError, match=rf"images of one size in all views.*there are {view} of"):
+        plan(with_("cutmix: {alpha: 1}"), experts=alone(f"{{model: mlp, view: {view}}}"))
+
+
 def test_a_crop_that_may_leave_nothing(plan: PlanOf) -> None:
     golden = """
         recipe.yaml:7:22  augmentation.crop

@@ -7,6 +7,7 @@ from fusionrun.data.parts import DEFAULT_VAL
 from fusionrun.data.shares import FEWEST_CLASSES, plan_shares, too_small
 from fusionrun.errors import Problem, RecipeError
 from fusionrun.plan.ledger import Ledger
+from fusionrun.plan.stage_checks import idle_shares
 from fusionrun.recipe.read import Source
 from fusionrun.schema.base import AUTO
 
@@ -18,8 +19,10 @@ def with_shares(source: Source, summary: DataSummary) -> DataSummary:
     """The summary with what each expert's pretraining sees, where they do not see the same.
 
     Raises:
-        RecipeError: an expert would see no row, or one class only.
+        RecipeError: an expert would see no row, or one class only; or none is trained alone.
     """
+    if idle := list(idle_shares(source)):
+        raise RecipeError(idle)
     data, experts = source.recipe.data, tuple(source.recipe.experts)
     if data.expert_shares == "shared":
         return summary

@@ -19,7 +19,7 @@ _STAGES: Path = ("stages",)
 def stage_problems(source: Source, ledger: Ledger) -> Iterator[Problem]:
     """Everything that is wrong about a recipe's stages."""
     if source.recipe.stages:
-        for check in (_order, _fused, _epochs, _pretraining, _rows):
+        for check in (_order, _fused, _epochs, _pretraining):
             yield from check(source, ledger)
 
 
@@ -98,11 +98,16 @@ def _pretraining(source: Source, ledger: Ledger) -> Iterator[Problem]:
             )
 
 
-def _rows(source: Source, ledger: Ledger) -> Iterator[Problem]:
-    """What is said of the rows that pretraining sees, where there is none."""
+def idle_shares(source: Source) -> Iterator[Problem]:
+    """What a recipe says of the rows that pretraining sees, where it has none.
+
+    Not for the recipe of a stage, or of an expert alone, which names the rows and no stages.
+    """
     data = source.recipe.data
     if pretrains(source.recipe):
         return
+    first = "add {stage: pretrain, epochs: …} as the first stage"
+    both = "add stages: [{stage: pretrain, epochs: …}, {stage: joint, epochs: …}]"
     said = {"expert_shares": data.expert_shares != "shared", "fusion_holdout": data.fusion_holdout}
     for key in (key for key, is_said in said.items() if is_said):
         yield _problem(
@@ -110,7 +115,7 @@ def _rows(source: Source, ledger: Ledger) -> Iterator[Problem]:
             ("data", key),
             got=str(getattr(data, key)),
             expected="a pretrain stage beside it: it says what each expert's pretraining sees",
-            fix="add {stage: pretrain, epochs: …} as the first stage, or remove it",
+            fix=f"{first if source.recipe.stages else both}, or remove it",
         )
 
 

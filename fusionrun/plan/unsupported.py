@@ -23,11 +23,6 @@ def refuse_unsupported(plan: Plan) -> None:
 
 
 def _unsupported(recipe: Recipe) -> Iterator[str]:
-    if not recipe.stages:  # (where there are, a check of theirs has looked at these)
-        if recipe.data.expert_shares != "shared":
-            yield "data.expert_shares"
-        if recipe.data.fusion_holdout:
-            yield "data.fusion_holdout"
     if recipe.evaluation.missing_views != "none":
         yield "evaluation.missing_views"
     if recipe.evaluation.corruption is not None:

@@ -23,6 +23,7 @@ from fusionrun.store.layout import MANIFEST, RunLayout, Which
 from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.runs import find_run
 from fusionrun.store.safetensors_header import open_component, sha256
+from fusionrun.store.status import read_status
 
 __all__ = [
     "Exported",
@@ -110,6 +111,7 @@ def export(
         UserError: no such component, or the output cannot or must not be written.
         ComponentError: the run's files are missing or damaged; all of them are named.
     """
+    _refuse_unsaved(layout)
     source = layout.components(which)
     manifest = read_manifest(source)
     names = _select(pattern, manifest)
@@ -194,9 +196,22 @@ def locate_weights(text: str, base_dir: Path, runs_dir: Path) -> WeightsFile:
             raise ComponentError(Problem(None, str(path), got, "a safetensors file"))
         return WeightsFile(path, None, str(path))
     layout = find_run(runs_dir, source.run)
+    _refuse_unsaved(layout)
     record = read_manifest(layout.components("best")).record(source.component)
     path = layout.component("best", source.component)
     return WeightsFile(path, record.sha256, f"{source.component} of {layout.id} (best)")
+
+
+def _refuse_unsaved(layout: RunLayout) -> None:
+    """A run that has not come as far as its components is told so."""
+    status = read_status(layout)
+    if layout.all_components.is_dir() or status.state == "completed":
+        return
+    of = f" of {status.epochs}" if status.epochs else ""
+    got = f"no components: by its own records {status.state}, {status.epoch}{of} epochs done"
+    expected = "a run that has completed, or was stopped: that is when it saves them"
+    fix = f"`fusionrun status {layout.id}` says how it stands, and how it goes on"
+    raise ComponentError(Problem(None, f"run {layout.id}", got, expected, fix))
 
 
 def _select(pattern: str, manifest: Manifest) -> list[str]:

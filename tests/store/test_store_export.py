@@ -29,6 +29,7 @@ from fusionrun.store.export import (
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.manifest import Manifest, read_manifest
 from fusionrun.store.safetensors_header import sha256
+from fusionrun.store.status import write_status
 
 pytestmark = pytest.mark.usefixtures("saved")
 
@@ -319,3 +320,16 @@ def test_weights_of_an_unknown_run_or_component_are_explained(run: RunLayout) ->
         locate_weights("run:nope#fusion", Path(), run.root.parent)
     with pytest.raises(ComponentError, match=r"did you mean 'fusion'\?"):
         locate_weights("run:digits#fusio", Path(), run.root.parent)
+
+
+def test_a_run_without_components_yet_is_told_how_it_stands(tmp_path: Path, here: Path) -> None:
+    young = RunLayout(tmp_path / "runs" / "young-1a2b3c4d-s0")
+    young.root.mkdir()
+    young.plan.write_text("{}")
+    write_status(young, "failed", epoch=4, step=24, attempts=1, epochs=400)
+    words = r"(?s)run young.* failed, 4 of 400 epochs done.*`fusionrun status young"
+    with pytest.raises(ComponentError, match=words):
+        locate_weights("run:young#fusion", tmp_path, young.root.parent)
+    with pytest.raises(ComponentError, match=words):
+        take(young, "fusion")
+    assert os.listdir(here) == []

@@ -113,7 +113,7 @@ def check_fit(
         ),
         *_some(surplus, "not known", lambda n: f"{n} is not known here, {_words(found[n])}"),
         *([_SHARED_NORM] if _NORM.issubset(surplus) else []),
-        *_channels({name: (found[name][1], wanted[name][1]) for name in other}),
+        *_channels(found, wanted),
     ]
     listed = "".join(f"\n  {line}" for line in lines)
     raise ComponentError(f"{what}: its tensors do not fit{listed}")
@@ -125,20 +125,18 @@ def _some(names: Sequence[str], kind: str, line: Callable[[str], str]) -> list[s
     return [*map(line, names[:_SHOWN]), *([f"and {rest} more are {kind}"] if rest > 0 else [])]
 
 
-def _channels(shapes: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> list[str]:
-    """What a first convolution of other channels means, if that is what is wrong.
-
-    Args:
-        shapes: of the tensors that differ, the file's and the needed one.
-    """
-    for got, needed in shapes.values():
-        same_but_channels = got[:1] == needed[:1] and got[2:] == needed[2:]
-        if len(got) == len(needed) == 4 and same_but_channels:
-            return [
-                f"its first convolution reads images of {got[1]} channel{'s' * (got[1] != 1)}, "
-                f"this expert's view has {needed[1]}: name a view of {got[1]}, or other weights"
-            ]
-    return []
+def _channels(found: Mapping[str, Kind], wanted: Mapping[str, Kind]) -> list[str]:
+    """What a first convolution of other channels means, if that is what is wrong."""
+    first = next((name for name, (_, shape) in wanted.items() if len(shape) == 4), "")
+    if first not in found:
+        return []
+    (_, got), (_, needed) = found[first], wanted[first]
+    if len(got) != 4 or got[1] == needed[1] or [got[0], *got[2:]] != [needed[0], *needed[2:]]:
+        return []
+    return [
+        f"its first convolution reads images of {got[1]} channel{'s' * (got[1] != 1)}, "
+        f"this expert's view has {needed[1]}: name a view of {got[1]}, or other weights"
+    ]
 
 
 def _words(kind: Kind) -> str:

@@ -97,6 +97,16 @@ def test_a_first_convolution_for_other_channels_is_told_in_words() -> None:
         fit(found)
 
 
+def test_a_later_convolution_for_other_channels_is_not_called_the_first() -> None:
+    needed: dict[str, Kind] = {"conv1.weight": ("F32", (8, 3, 3, 3)), "conv2.weight": KERNEL}
+    found = of({"conv1.weight": ("F32", (8, 3, 3, 3)), "conv2.weight": ("F32", (8, 4, 3, 3))})
+    with pytest.raises(ComponentError, match=r"needed is F32 \[8, 8, 3, 3\]$"):
+        check_fit(found, needed, "f")
+
+
+KERNEL: Kind = ("F32", (8, 8, 3, 3))
+
+
 def test_a_convolution_of_another_width_is_no_matter_of_channels() -> None:
     with pytest.raises(ComponentError, match=r"\[4, 3, 3, 3\], needed is F32 \[8, 3, 3, 3\]$"):
         fit(bare(conv1__weight=("F32", (4, 3, 3, 3))))

@@ -7,6 +7,7 @@ read whole. No numpy but in `load`.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import struct
 import sys
@@ -43,6 +44,8 @@ def find(data: Idx, base_dir: Path) -> dict[str, Path]:
         DataError: one is not there, packed or not.
     """
     path = resolve_path(data.path, base_dir)
+    with blaming(_PATH):
+        _refuse_nothing(path)
     faults, files = Faults(), dict[str, Path]()
     for part in _STEMS:
         for suffix in _KINDS:
@@ -68,6 +71,18 @@ def load(data: Idx, scan: FileScan) -> Mapping[str, NDArray[Any]]:
 
     content, (rows, *size) = _read(scan.path, dimensions=3)
     return {data.view: np.frombuffer(bytearray(content), np.uint8).reshape(rows, 1, *size)}
+
+
+def _refuse_nothing(path: Path) -> None:
+    """What is no directory and begins no file's name is told once, not for each file."""
+    folder = path.parent
+    if path.is_dir() or (folder.is_dir() and any(folder.glob(f"{glob.escape(path.name)}?*"))):
+        return
+    raise data_error(
+        f"no such directory: {path}",
+        expected="the directory of the four files, such as train-images-idx3-ubyte.gz, or what "
+        "their names begin with",
+    )
 
 
 def _existing(path: Path, part: str, suffix: str) -> Path:

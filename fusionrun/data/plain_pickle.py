@@ -138,6 +138,9 @@ def _stand_ins() -> Mapping[tuple[str, str], Callable[..., Any]]:
             raise _ForeignError(f"numbers of type {kind!r}")
         return _Bytes()
 
+    def empty() -> bytes:
+        return b""
+
     def encode(text: str, encoding: str) -> bytes:
         return text.encode("latin-1") if encoding in ("latin1", b"latin1") else text.encode()
 
@@ -147,6 +150,8 @@ def _stand_ins() -> Mapping[tuple[str, str], Callable[..., Any]]:
         ("numpy", "ndarray"): ndarray,
         ("numpy", "dtype"): dtype,
         ("_codecs", "encode"): encode,
+        # (what Python 3 writes of b"" in Python 2's protocols)
+        ("__builtin__", "bytes"): empty,
     }
 
 

@@ -84,11 +84,12 @@ def _frozen_from_scratch(plan: Plan) -> Iterator[Warn]:
     parts = plan.components.values()
     random = [c.name for c in parts if c.never_trains and _is_fresh(c, plan)]
     if random:
-        has = "have no weights to start from: their" if len(random) > 1 else "has no weights: its"
+        several = "are frozen throughout and have no weights to start from: their"
+        one = "is frozen throughout and has no weights: its"
         yield Warn(
             "frozen_from_scratch",
-            f"{_listed(random)} is frozen throughout and {has} features stay those of random "
-            "numbers. Fix: 'weights:', or 'freeze: false'",
+            f"{_listed(random)} {several if len(random) > 1 else one} features stay those of "
+            "random numbers. Fix: 'weights:', or 'freeze: false'",
         )
 
 

@@ -196,7 +196,8 @@ def _quote(path: Path, document: Document) -> str:
 
 
 def _did_you_mean(value: Any, valid: tuple[str, ...]) -> str:
-    found = nearest(value, valid) if isinstance(value, str) else None
+    """The word that was meant; none where it is a right one, in a wrong place."""
+    found = nearest(value, valid) if isinstance(value, str) and value not in valid else None
     return f"did you mean {found!r}?" if found else ""
 
 

@@ -4,7 +4,7 @@ What a model is like only its library knows: it is asked once, see `fusionrun.ou
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -18,6 +18,14 @@ from fusionrun.schema.experts import (
 )
 
 Argument = bool | int | float | str
+
+_DECIDED: Final = {
+    "num_classes": "the classifier is taken off: each expert has a head of its own",
+    "in_chans": "the view says how many channels there are",
+    "pretrained": "write 'pretrained: true' beside 'args'",
+    "weights": "write 'weights: FILE.safetensors' or 'pretrained: true' beside 'args'",
+}
+"""Arguments that are not the user's to give → what decides them."""
 
 
 class Collection(ImageExpert):
@@ -44,6 +52,9 @@ class Collection(ImageExpert):
             raise UnavailableError(
                 "pretrained", "both 'weights' and 'pretrained: true'", "one of the two"
             )
+        if taken := next((name for name in self.args if name in _DECIDED), None):
+            expected = f"other arguments than {', '.join(_DECIDED)}"
+            raise UnavailableError("args", repr(taken), expected, _DECIDED[taken])
         try:
             self._described(view_shape)
         except UnknownModelError as error:

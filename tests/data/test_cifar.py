@@ -16,7 +16,8 @@ import pytest
 from fusionrun.data.header import read_summary
 from fusionrun.data.load import load_data
 from fusionrun.data.plain_pickle import PlainArray, load_plain
-from fusionrun.errors import DataError
+from fusionrun.errors import DataError, RecipeError
+from fusionrun.recipe.read import read_recipe
 from fusionrun.schema.image_data import Cifar
 from tests.data.written import images, write_cifar10, write_cifar100, write_python2
 
@@ -62,6 +63,16 @@ def test_coarse_labels_are_the_twenty_groups(tmp_path: Path, version: str) -> No
     assert load_data(data, summary)["train"].labels[:12].tolist() == [0] * 5 + [1] * 5 + [2] * 2
 
 
+def test_coarse_labels_of_ten_classes_are_refused_and_not_offered(tmp_path: Path) -> None:
+    text = (
+        "version: 1\nname: x\nexperts: {one: {model: mlp, view: image}}\n"
+        "fusion: {type: multiplicative}\ndata: {source: cifar, path: c, labels: coarse}\n"
+    )
+    (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"only CIFAR-100 has coarse labels too$"):
+        read_recipe(tmp_path / "r.yaml")
+
+
 def test_path_may_be_the_directory_itself(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "data")
     assert read_summary(cifar(), tmp_path).rows == 120
@@ -99,7 +110,7 @@ def test_labels_out_of_range_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_arrays_of_any_numpy_are_read_without_numpy(tmp_path: Path, protocol: int) -> None:
     pixels = images(3, 7)
-    held = {"data": pixels, b"raw": b"\x00\xff", "n": [1, (2.5, None)], "text": "é"}
+    held = {"data": pixels, b"raw": b"\x00\xff", b"none": b"", "n": [1, (2.5, None)], "text": "é"}
     (tmp_path / "held").write_bytes(pickle.dumps(held, protocol))
     found = load_plain(tmp_path / "held")
     assert found.pop("data") == PlainArray((3, 7), pixels.tobytes())

@@ -66,6 +66,13 @@ def test_a_missing_file_is_named_with_what_the_directory_holds(tmp_path: Path) -
         summary_of(tmp_path)
 
 
+def test_a_directory_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist")
+    with pytest.raises(DataError, match=r"no such directory: .*mnits\n") as caught:
+        summary_of(tmp_path, "mnits")
+    assert str(caught.value).count("no such directory") == 1
+
+
 def test_labels_of_another_length_are_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path / "mnist")
     write_idx(tmp_path / "mnist" / "train-labels-idx1-ubyte.gz", np.zeros(7, np.uint8))

@@ -549,6 +549,19 @@ def test_a_published_file_for_other_channels_is_refused_in_words(
 # ------------------------------------------------------------------ models of other libraries
 
 
+def test_an_argument_of_a_library_that_is_not_the_users_to_give(plan: PlanOf) -> None:
+    golden = """
+        recipe.yaml:5:60  experts.one.args
+          5 |   one: {model: "torchvision:resnet18", view: pixels, args: {num_classes: 3}}
+            |                                                            ^^^^^^^^^^^^^^^^
+          got       'num_classes'
+          expected  other arguments than num_classes, in_chans, pretrained, weights
+          the classifier is taken off: each expert has a head of its own
+    """
+    expert = '{model: "torchvision:resnet18", view: pixels, args: {num_classes: 3}}'
+    refused(golden, plan, MULTIPLICATIVE, experts=alone(expert))
+
+
 @pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed here")
 def test_a_model_of_a_library_that_is_not_installed_names_the_command(plan: PlanOf) -> None:
     golden = """

@@ -29,6 +29,7 @@ def warnings_of(plan: Plan) -> tuple[Warn, ...]:
     checks = (
         _sgd_from_scratch,
         _frozen_from_scratch,
+        _half_on_cpu,
         _high_rate,
         _high_final_rate,
         _floor_above_base,
@@ -90,6 +91,16 @@ def _frozen_from_scratch(plan: Plan) -> Iterator[Warn]:
             "frozen_from_scratch",
             f"{_listed(random)} {several if len(random) > 1 else one} features stay those of "
             "random numbers. Fix: 'weights:', or 'freeze: false'",
+        )
+
+
+def _half_on_cpu(plan: Plan) -> Iterator[Warn]:
+    precision = plan["training.precision"]
+    if precision != "float32" and plan["training.device"] == "cpu":
+        yield Warn(
+            "half_on_cpu",
+            f"precision {precision} is for GPUs: on a CPU it rounds as it does there, and most are "
+            "slower with it. Fix: precision float32, or another device",
         )
 
 

@@ -53,6 +53,17 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
+def half_on_cpu(plan: Plan, device: torch.device) -> str:
+    """What a plan could not know: that `auto` has found no GPU for a GPU's precision; or empty."""
+    settings = plan.settings.training
+    if settings.device != AUTO or settings.precision == "float32" or device.type != "cpu":
+        return ""
+    return (
+        f"no GPU here: precision {settings.precision} rounds on the CPU as it does there, and most "
+        "CPUs are slower with it than with float32"
+    )
+
+
 def pin_numerics(plan: Plan, device: torch.device) -> None:
     """Fix what the bits of a result depend on: generators, threads, denormals, kernels.
 

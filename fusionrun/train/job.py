@@ -32,6 +32,7 @@ from fusionrun.train.alone import alone
 from fusionrun.train.assemble import (
     asked_metrics,
     choose_device,
+    half_on_cpu,
     loss_settings,
     make_network,
     make_tables,
@@ -45,6 +46,7 @@ from fusionrun.train.circumstances import circumstances
 from fusionrun.train.engines import NotCompiledError, engine_of, take_step
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Best, Epochs, State, copied_state, evaluated
+from fusionrun.train.exact_form import no_exact_form
 from fusionrun.train.progress import progress
 from fusionrun.train.rank_errors import record_error
 from fusionrun.train.ranks import SINGLE, Ranks
@@ -119,7 +121,10 @@ def _attempted(attempt: Attempt, layout: RunLayout, term_asks: bool, fresh: bool
             attempt.failed(known)
             raise known from error
         except Exception as error:
-            attempt.failed(error)
+            known = no_exact_form(error)
+            attempt.failed(known or error)
+            if known:
+                raise known from error
             raise
         finally:
             attempt.close()
@@ -225,6 +230,8 @@ class Attempt:
         why = plan.values["training.engine"].why
         together = [list(stack.names) for stack in step.network.stacked]
         self._recorder.event("engine", engine=engine, why=why, experts_together=together)
+        if self._ranks.is_first and (words := half_on_cpu(plan, step.device)):
+            print(words, flush=True)
         if engine != "eager" and self._ranks.is_first:
             print(f"engine {engine} ({why}): the first step compiles, a minute or so", flush=True)
 

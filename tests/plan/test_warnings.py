@@ -37,6 +37,10 @@ CASES = {
         ],
         f"{TUNED}schedulers: {{fusion: {{type: ExponentialLR, gamma: 0.9}}}}",
     ),
+    "half_on_cpu": (
+        [f"{TUNED}training: {{precision: {half}, device: cpu}}" for half in ("bf16", "fp16")],
+        f"{TUNED}training: {{precision: bf16, device: cuda}}",
+    ),
     "high_rate": (
         [
             f"{ORIGIN}learning_rates: {{base_lr: 50}}",

@@ -121,10 +121,10 @@ def _attempted(attempt: Attempt, layout: RunLayout, term_asks: bool, fresh: bool
             attempt.failed(known)
             raise known from error
         except Exception as error:
-            known = no_exact_form(error)
-            attempt.failed(known or error)
-            if known:
-                raise known from error
+            inexact = no_exact_form(error)
+            attempt.failed(inexact or error)
+            if inexact:
+                raise inexact from error
             raise
         finally:
             attempt.close()

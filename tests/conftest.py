@@ -9,6 +9,8 @@ import pytest
 
 # What screens look like must not depend on who runs the tests, nor from where.
 os.environ["COLUMNS"] = "118"
+# Two workers of pytest on two cores, with two threads each, wait for each other: six times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_an_expert_that_was_killed_is_resumed_alone_and_the_rest_is_kept(site: S
     alone, fused = site.submit()
     runs = [run_of(point) for point in alone]
     victim = runs[2]
-    until("it has begun", lambda: state(victim) == "running")
+    until("it has begun", lambda: "started" in events(victim))
     os.kill(read_status(victim).pid, signal.SIGKILL)
     until("the fused run is ended", lambda: journal(run_of(fused)).state == "cancelled")
     assert f"{victim.id} did not complete" in journal(run_of(fused)).words

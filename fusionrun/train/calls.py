@@ -69,6 +69,8 @@ class Calls:
         # Whether the calls know the numbers of steps, each for itself, or `_counters` does.
         self._calls_count = False
         self.spans: tuple[Span, ...] = ()
+        # What of them a compiled step is made for: all but the rates.
+        self.moves: tuple[tuple[int, Counter, float], ...] = ()
         # (K,), of the spans: rate, in float64 as a plain number is, and which counter's steps.
         self._rates = torch.zeros(0, dtype=torch.float64)
         self._places = torch.zeros(0, dtype=torch.int64)
@@ -81,6 +83,7 @@ class Calls:
         """
         self.counters()
         self.spans = tuple(spans)
+        self.moves = tuple((span.start, span.counter, span.weight_decay) for span in spans)
         rates = [span.rate for span in spans]
         self._rates = self.steps.new_tensor(rates, dtype=torch.float64)
         places = [list(self._counters).index(span.counter) for span in spans]

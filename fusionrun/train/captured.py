@@ -6,14 +6,13 @@ is the run's own memory, and the outputs are copied out, for the next replay ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import torch
-from torch import Tensor
 
-from fusionrun.train.whole_step import StepInputs, StepOutputs
+from fusionrun.train.whole_step import StepFunction, StepInputs, StepOutputs, tensors_of
 from fusionrun.train.whole_update import Memory
 
 __all__ = ["Captured", "untouched"]
@@ -31,9 +30,7 @@ class Captured:
         given: of the first batch; its sizes are those of every later one.
     """
 
-    def __init__(
-        self, graph: Callable[[Memory, StepInputs], StepOutputs], memory: Memory, given: StepInputs
-    ) -> None:
+    def __init__(self, graph: StepFunction, memory: Memory, given: StepInputs) -> None:
         self._given = _copied(given)
         with untouched(memory):
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -48,7 +45,7 @@ class Captured:
 
     def __call__(self, memory: Memory, given: StepInputs) -> StepOutputs:
         """Take a step; `memory` is that of the capture."""
-        for own, new in zip(_tensors(self._given), _tensors(given), strict=True):
+        for own, new in zip(tensors_of(self._given), tensors_of(given), strict=True):
             own.copy_(new, non_blocking=True)
         self._graph.replay()
         return StepOutputs(*(output.clone() for output in self._outputs))
@@ -57,20 +54,13 @@ class Captured:
 @contextmanager
 def untouched(memory: Memory) -> Iterator[None]:
     """Whatever steps are taken inside, memory and generators are afterwards what they were."""
-    tensors = _tensors(memory)
+    tensors = list(tensors_of(memory))
     before = [tensor.clone() for tensor in tensors]
     devices = [memory.flat.device] if memory.flat.is_cuda else []
     with torch.random.fork_rng(devices):
         yield
     for tensor, old in zip(tensors, before, strict=True):
         tensor.copy_(old)
-
-
-def _tensors(values: Memory | StepInputs) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in values:
-        found += list(value) if isinstance(value, tuple) else [] if value is None else [value]
-    return found
 
 
 def _copied(given: StepInputs) -> StepInputs:

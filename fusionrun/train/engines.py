@@ -4,7 +4,8 @@ Owns which engine a run takes, and what the compiled ones need besides the funct
 graph for each kind of batch, a cache in the user's directory, a way back to the plain step for a
 batch of another shape. The engine is part of what an exact resume compares.
 
-`torch.compile` and all that it imports are touched only where a compiled engine is asked for.
+On a CPU a graph is compiled ahead of time, by another process (`train.ahead`); on a GPU by
+`torch.compile`, here. All that these import is touched only where a compiled engine is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,12 +23,13 @@ from torch import Tensor
 from fusionrun.errors import TrainingError, UserError
 from fusionrun.outside import cache_dir
 from fusionrun.plan.plan import Plan
+from fusionrun.train.ahead import ahead
 from fusionrun.train.captured import Captured
 from fusionrun.train.norms import StepRecord
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.step import Step, StepLog
 from fusionrun.train.tables import Batch
-from fusionrun.train.whole_step import StepInputs, StepOutputs, memory_of, whole_step
+from fusionrun.train.whole_step import StepFunction, StepInputs, memory_of, tensors_of, whole_step
 from fusionrun.train.whole_update import Memory
 
 __all__ = [
@@ -44,11 +46,11 @@ class NotCompiledError(TrainingError):
     """There is no graph for a batch, of which nothing was taken."""
 
 
-Graph = Callable[[Memory, StepInputs], StepOutputs]
 # Whether a batch opens its window, whether it closes it, whose features come with it.
 Kind = tuple[bool, bool, tuple[str, ...]]
 
 _CACHE: Final = "TORCHINDUCTOR_CACHE_DIR"
+_COMPILERS: Final = ("torch._dynamo", "torch._inductor", "torch._subclasses", "torch.fx")
 
 
 def engine_of(plan: Plan, device: torch.device, ranks: Ranks) -> str:
@@ -97,19 +99,20 @@ def take_step(engine: str, step: Step, rows: int) -> TakeStep:
     return (CapturedStep if engine == "cudagraph" else CompiledStep)(step, rows)
 
 
-def _own_cache() -> None:
+def _own_cache() -> Path:
     """Compiled code goes to the user's cache, where nobody else can put any; by default torch
     takes a folder in /tmp, whose name anyone can guess.
     """
-    if _CACHE not in os.environ:
-        folder = cache_dir() / "compiled"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.environ[_CACHE] = str(folder)
+    folder = cache_dir() / "compiled"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # (it may have been there before, of another mode)
+    os.environ.setdefault(_CACHE, str(folder))
+    return folder
 
 
 def _told(error: Exception) -> Exception:
-    """The error of a step; one of the compiler's in words of ours."""
-    if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+    """The error of a step; one of the compiler's, or of who traces for it, in words of ours."""
+    if not type(error).__module__.startswith(_COMPILERS):
         return error
     said = str(error).strip().partition("\n")[0]
     what = f"the step cannot be compiled: {said}"
@@ -144,7 +147,7 @@ class CompiledStep:
     def __init__(self, step: Step, rows: int) -> None:
         self._step, self._rows = step, rows
         self._memory = memory_of(step)
-        self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self._graphs: dict[tuple[Any, ...], StepFunction] = {}
 
     def __call__(
         self,
@@ -170,8 +173,8 @@ class CompiledStep:
             updater.one_over(number),
         )
         memory = self._memory
-        graph = self._graph((opens, closes, tuple(known)), memory, given)
         try:
+            graph = self._graph((opens, closes, tuple(known)), memory, given)
             terms, experts, overall, norms, updater.left_out = graph(memory, given)
         except Exception as error:
             raise _told(error) from error
@@ -181,15 +184,18 @@ class CompiledStep:
         record = StepRecord(tuple(group.name for group in updater.due(closes)), norms)
         return StepLog(terms, experts, overall, record, self._rows)
 
-    def _graph(self, batch: Kind, memory: Memory, given: StepInputs) -> Graph:
+    def _graph(self, batch: Kind, memory: Memory, given: StepInputs) -> StepFunction:
         """The graph of such a batch, as long as the same components move."""
-        spans = tuple((s.start, s.counter, s.weight_decay) for s in self._step.updater.calls.spans)
-        key = (batch, self._step.losses, self._step.network.frozen, spans)
+        moves = self._step.updater.calls.moves
+        forms = [(t.shape, t.stride(), t.dtype) for t in tensors_of(given)]
+        key = (batch, self._step.losses, self._step.network.frozen, moves, *forms)
         if key not in self._graphs:
             self._graphs[key] = self._made(whole_step(self._step, *batch), memory, given)
         return self._graphs[key]
 
-    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+    def _made(self, function: StepFunction, memory: Memory, given: StepInputs) -> StepFunction:
+        if self._step.device.type == "cpu":
+            return ahead(function, memory, given, _own_cache())
         # Dropout draws as the plain step does; a graph of this one shape.
         options: dict[str, Any] = {"fallback_random": True}
         return torch.compile(function, fullgraph=True, dynamic=False, options=options)
@@ -198,5 +204,5 @@ class CompiledStep:
 class CapturedStep(CompiledStep):
     """The same, each graph captured on the device when its first batch comes."""
 
-    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+    def _made(self, function: StepFunction, memory: Memory, given: StepInputs) -> StepFunction:
         return Captured(super()._made(function, memory, given), memory, given)

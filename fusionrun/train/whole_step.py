@@ -11,7 +11,7 @@ Shapes: B rows, E experts, C classes, N numbers of all parameters, K components 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,15 @@ from fusionrun.train.losses import loss_terms
 from fusionrun.train.step import Step, autocast
 from fusionrun.train.whole_update import Memory, whole_update
 
-__all__ = ["Memory", "StepInputs", "StepOutputs", "memory_of", "whole_step"]
+__all__ = [
+    "Memory",
+    "StepFunction",
+    "StepInputs",
+    "StepOutputs",
+    "memory_of",
+    "tensors_of",
+    "whole_step",
+]
 
 Kept = tuple[list[Tensor], tuple[Tensor, Tensor, Tensor]]
 Gradients = Callable[[Memory, "StepInputs"], tuple[Tensor, Kept]]
@@ -62,6 +70,18 @@ class StepOutputs(NamedTuple):
     left_out: Tensor
 
 
+StepFunction = Callable[[Memory, StepInputs], StepOutputs]
+
+
+def tensors_of(values: Memory | StepInputs) -> Iterator[Tensor]:
+    """One after the other; what is None is left out."""
+    for value in values:
+        if isinstance(value, tuple):
+            yield from value
+        elif value is not None:
+            yield value
+
+
 def memory_of(step: Step) -> Memory:
     """The tensors themselves, not copies: what the function writes, the step has."""
     updater = step.updater
@@ -75,9 +95,7 @@ def memory_of(step: Step) -> Memory:
     )
 
 
-def whole_step(
-    step: Step, opens: bool, closes: bool, known: Sequence[str]
-) -> Callable[[Memory, StepInputs], StepOutputs]:
+def whole_step(step: Step, opens: bool, closes: bool, known: Sequence[str]) -> StepFunction:
     """The function of one step of a network.
 
     Args:

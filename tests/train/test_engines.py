@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,17 @@ import torch
 from torch import Tensor
 
 from fusionrun.data.load import load_data
+from fusionrun.errors import TrainingError
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
+from fusionrun.train.ahead import library_of
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
 from fusionrun.train.captured import untouched
-from fusionrun.train.engines import CompiledStep, Graph
+from fusionrun.train.engines import CompiledStep
+from fusionrun.train.program import Program, traced
 from fusionrun.train.step import Step, StepLog
 from fusionrun.train.tables import Table, spans
-from fusionrun.train.whole_step import StepInputs
+from fusionrun.train.whole_step import StepFunction, StepInputs
 from fusionrun.train.whole_update import Memory
 
 CPU = torch.device("cpu")
@@ -48,20 +53,25 @@ training: {epochs: 3, batch_size: 48, device: cpu}
 WINDOWS = "knowledge_transfer.expert_gradient_accumulation=2"
 SGD = "training.optimizer={type: SGD, momentum: 0.9, nesterov: true}"
 NO_FUSION = "fusion={type: productOfExperts}"
+# One expert of each kind, and fewer of them to compile.
+FEWER = (
+    "experts={one: {model: mlp, view: zernike, hidden: [8], features: 8, dropout: 0.2}, "
+    "image: {model: cnn, view: pixel_averages, shape: [16, 15], channels: [4], features: 8}}"
+)
 FROZEN = "experts.image.freeze={until: {epochs: 1}}"
 
 
 class Uncompiled(CompiledStep):
     """The same function, without the compiler."""
 
-    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+    def _made(self, function: StepFunction, memory: Memory, given: StepInputs) -> StepFunction:
         return function
 
 
 class Rehearsed(CompiledStep):
     """The same, with what a capture does before it begins: steps that leave no trace."""
 
-    def _made(self, function: Graph, memory: Memory, given: StepInputs) -> Graph:
+    def _made(self, function: StepFunction, memory: Memory, given: StepInputs) -> StepFunction:
         with untouched(memory):
             function(memory, given)
             function(memory, given)
@@ -144,8 +154,53 @@ def test_warm_up_leaves_no_trace(tmp_path: Path) -> None:
     assert_equal(Trained(tmp_path, Rehearsed, WINDOWS), plain)
 
 
+needs_compiler = pytest.mark.skipif(
+    not shutil.which("g++"), reason="needs a C++ compiler: apt-get install g++"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler: apt-get install g++")
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # (the compiler's own)
-def test_a_compiled_step_is_the_step(tmp_path: Path) -> None:
-    assert_equal(Trained(tmp_path, CompiledStep), Trained(tmp_path, None))
+@needs_compiler
+def test_a_compiled_step_is_the_step_and_is_compiled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSIONRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    plain = Trained(tmp_path, None, FEWER)
+    assert_equal(Trained(tmp_path, CompiledStep, FEWER), plain)
+    folder = tmp_path / "cache" / "compiled"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert len(list(folder.glob("*.pt2"))) == 1
+    monkeypatch.setenv("CXX", "/no/compiler")
+    assert_equal(Trained(tmp_path, CompiledStep, FEWER), plain)
+
+
+def test_what_cannot_be_compiled_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    program = Program("def forward(self):\n    return (no_such_name,)\n", (), 1, True)
+    with pytest.raises(TrainingError, match=r"the step cannot be compiled: NameError: .*no_such_"):
+        library_of(program, tmp_path)
+    assert not list(tmp_path.glob("*.pt2"))
+
+
+def test_a_program_is_its_text_and_what_it_reads() -> None:
+    own = torch.full((2, 3), 2.0)
+    program, further = traced(lambda x: (x.t() * own.t(),), [torch.ones(2, 3)])
+    assert [form.shape for form in program.forms] == [(2, 3), (2, 3)]
+    again = Program.from_json(program.to_json())
+    assert again == program
+    (product,) = again.function()(torch.ones(2, 3), *further)
+    assert torch.equal(product, torch.full((3, 2), 2.0))
+
+
+def test_programs_that_differ_in_text_forms_or_threads_have_libraries_of_their_own() -> None:
+    program, _ = traced(lambda x: (x + 1,), [torch.ones(2)])
+    others = [
+        traced(lambda x: (x + 2,), [torch.ones(2)])[0],
+        traced(lambda x: (x + 1,), [torch.ones(3)])[0],
+        replace(program, threads=program.threads + 1),
+    ]
+    assert len({own.key for own in (program, *others)}) == 4
+    assert program.key == traced(lambda x: (x + 1,), [torch.zeros(2)])[0].key

@@ -23,3 +23,4 @@ def numerics() -> Iterator[None]:
     torch.set_deterministic_debug_mode("default")
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")

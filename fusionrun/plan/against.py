@@ -29,6 +29,7 @@ COSTS: dict[str, Cost] = {
     "training.threads": "a new launch",
     "training.memory_format": "a new launch",
     "training.deterministic": "a new launch",
+    "training.matmul_precision": "a new launch",
     "training.checkpoints": "a new launch",
     "training.early_stopping": "a resume",
 }

@@ -120,6 +120,9 @@ class Training(Section):
     graph captured; auto: compiled where the run is long enough for it to pay back."""
     memory_format: Annotated[Literal["contiguous", "channels_last"], OrAuto()] = AUTO
     """Of images in convolutional experts; auto: channels_last, if there are any."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Of float32 products and convolutions on a GPU: highest: float32; high: TF32; medium: bf16
+    products, as torch.set_float32_matmul_precision has it."""
     deterministic: bool = True
     """The same bits again; false: on a GPU what is fastest, each time with other last digits."""
     selection: Annotated[Selection, OnDemand()] = Field(default_factory=Selection.model_construct)

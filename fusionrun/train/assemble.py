@@ -76,6 +76,9 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
     torch.set_num_threads(_NUM_THREADS if threads == AUTO else threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(plan.seed)
+    precision = plan.settings.training.matmul_precision
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = not deterministic

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +206,29 @@ def test_programs_that_differ_in_text_forms_or_threads_have_libraries_of_their_o
     ]
     assert len({own.key for own in (program, *others)}) == 4
     assert program.key == traced(lambda x: (x + 1,), [torch.zeros(2)])[0].key
+
+
+def test_an_eager_step_imports_no_compiler(tmp_path: Path) -> None:
+    (tmp_path / "engines.yaml").write_text(RECIPE)
+    program = """
+import sys
+from pathlib import Path
+from fusionrun.plan.resolve import make_plan
+from fusionrun.recipe.read import read_recipe
+from fusionrun.train.bare import bare_trainer
+
+def first_step():
+    raise SystemExit if log else log.append(1)
+
+log = []
+trainer = bare_trainer(make_plan(read_recipe(Path("engines.yaml"), []), Path("runs")))
+trainer.set_first_rates()
+try:
+    trainer.one_epoch(0, first_step)
+finally:
+    heavy = ("torch._dynamo", "torch._inductor", "torch.distributed.checkpoint", "sympy")
+    print(trainer.engine, [name for name in heavy if name in sys.modules])
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "eager []\n", done.stderr

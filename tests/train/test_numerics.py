@@ -50,6 +50,17 @@ def test_a_run_is_deterministic_unless_told_otherwise_and_its_record_says_so(
     assert circumstances(step, "eager")["deterministic"] == found
 
 
+def test_products_are_in_float32_unless_told_otherwise_and_its_record_says_so(
+    tmp_path: Path,
+) -> None:
+    step = bare_trainer(plan_of(tmp_path)).step
+    assert circumstances(step, "eager")["matmul precision"] == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+    step = bare_trainer(plan_of(tmp_path, "training.matmul_precision=high")).step
+    assert circumstances(step, "eager")["matmul precision"] == "high"
+    assert torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(
     ("setting", "conv"), [("auto", True), ("channels_last", True), ("contiguous", False)]
 )

@@ -69,6 +69,7 @@ def our_loss(recipe: Path) -> float:
     return after_100_steps(lambda meter: ours.steps(trainer, meter), whole_loss_of(trainer))
 
 
+@pytest.mark.filterwarnings("default")  # (Lightning has much to say: of srun, of workers)
 @pytest.mark.parametrize("name", [name for name in peers.PEERS if name != "scikit-learn"])
 def test_a_peer_comes_to_the_same_loss_as_fusionrun(
     name: str, recipe: Path, our_loss: float

@@ -165,7 +165,7 @@ def dry_run_of(drafts: Sequence[ArrayDraft], slurm: Slurm, json: bool) -> None:
 
 def queued_lines(queued: Queued) -> Iterator[str]:
     """What became of one array, and what one does next."""
-    from fusionrun.plan.screen import counted
+    from fusionrun.plan.text import counted
     from fusionrun.store.runs import elsewhere
 
     array, many = queued.array, len(queued.array.slots)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fusionrun.launch import prepare
 from fusionrun.plan.plan import Plan
-from fusionrun.train import job
+from fusionrun.train import attempt, job
 from fusionrun.train.bare import BareTrainer
 from fusionrun.train.boundary import Boundary
 from fusionrun.train.epochs import Epochs
@@ -37,6 +37,6 @@ def runner(plan: Plan, meter: Meter) -> None:
 
     with tempfile.TemporaryDirectory() as runs:
         layout = prepare(plan, "", Path(runs), new=False).layout
-        replaced: Any = job
+        replaced: Any = attempt
         replaced.Boundary = Metered
         job.run(layout)

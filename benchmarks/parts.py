@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks import recipes, start
+from benchmarks import folds, recipes, start
 from benchmarks.peers import PEERS
 from benchmarks.recipes import COMMON, NO_CHECKPOINTS
 from benchmarks.report import Bound, Section, engines
@@ -171,6 +172,32 @@ def stall(effort: Effort) -> Iterator[Section]:
     yield Section("A checkpoint's stall", words, bounds=[bound])
 
 
+def folded(effort: Effort) -> Iterator[Section]:
+    """Many runs on one machine."""
+    epochs = max(2, round(60 * effort.share))
+    found, apart = folds.measured(effort.folder, effort.rounds, epochs)
+    one_by_one, together = found[folds.ONE_BY_ONE], found[folds.TOGETHER]
+    own = ratio(one_by_one.cpu, together.cpu)
+    sound = apart <= folds.MOST_DIFFERENCE
+    bound = Bound(
+        "fifteen folds of the digits recipe, batched, against one by one",
+        "at least 3 × (aim 5 ×)",
+        str(own) if sound else f"NLLs differ by {apart:.1e}",
+        _verdict(own.median >= 3) if sound else "void",
+    )
+    words = (
+        f"The shipped digits recipe, five folds of three splits, {epochs} epochs each, as whole "
+        "commands: one `fusionrun train` of the sweep, against fifteen of one fold, each a process "
+        f"of its own. NLLs of all paths and splits differ by {apart:.0e} at most."
+    )
+    rows = [
+        (way.name, *(f"{statistics.median(seconds):.1f}" for seconds in (way.cpu, way.wall)))
+        for way in (one_by_one, together)
+    ]
+    heading = ("fifteen folds", "s of CPU", "s")
+    yield Section("Many runs on one machine", words, heading, rows, [bound])
+
+
 def plan(effort: Effort) -> Iterator[Section]:
     """Starting `plan`."""
     command, _ = start.commands(effort.folder)["plan"]
@@ -192,6 +219,7 @@ PARTS: dict[str, Callable[[Effort], Iterable[Section]]] = {
     "stacked": stacked,
     "conv": conv,
     "stall": stall,
+    "folds": folded,
     "plan": plan,
 }
 

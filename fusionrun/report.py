@@ -51,7 +51,7 @@ def _next(layout: RunLayout) -> str:
 
 def results_as_json(layout: RunLayout) -> str:
     """A finished run's results and where its components are, as JSON. Raises as `show_results`."""
-    results, manifest = _verified(layout)
+    results, manifest = verified(layout)
     content = {
         "run": layout.id,
         "directory": str(layout.root),
@@ -64,8 +64,11 @@ def results_as_json(layout: RunLayout) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 
-def _verified(layout: RunLayout) -> tuple[Mapping[str, Paths], Manifest]:
-    """Results by split, and the manifest of the best components, all files verified."""
+def verified(layout: RunLayout) -> tuple[Mapping[str, Paths], Manifest]:
+    """Results by split, and the manifest of the best components, all files verified.
+
+    Raises as `show_results`.
+    """
     try:
         results = json.loads(read_regular(layout.results))
     except (OSError, ValueError) as error:
@@ -101,7 +104,7 @@ def show_results(layout: RunLayout) -> None:
         FusionrunError: the run has no results.
         ComponentError: a component is damaged.
     """
-    results, manifest = _verified(layout)
+    results, manifest = verified(layout)
     split = "test" if "test" in results else next(iter(results))
     print(f"\n{_heading(split, manifest)}")
     Console().print(_table(results[split]))
@@ -126,11 +129,12 @@ def _table(paths: Paths) -> Table:
         table.add_column(HEADINGS.get(metric, metric), justify="right")
     for name, values in paths.items():
         style = "bold" if name == "global" else None
-        table.add_row(name, *(_number(m, values[m]) for m in metrics), style=style)
+        table.add_row(name, *(number_in_words(m, values[m]) for m in metrics), style=style)
     return table
 
 
-def _number(metric: str, value: float) -> str:
+def number_in_words(metric: str, value: float) -> str:
+    """A metric's value as tables show it."""
     return f"{value:.2%}" if metric in PERCENT else f"{value:.4f}"
 
 
@@ -162,7 +166,7 @@ def _before(layout: RunLayout, split: str) -> Iterator[str]:
     words = []
     for name, own in _alone(layout).items():
         with suppress(AttributeError, KeyError, TypeError, ValueError):
-            words.append(f"{name} {_number('accuracy', own['results'][split]['accuracy'])}")
+            words.append(f"{name} {number_in_words('accuracy', own['results'][split]['accuracy'])}")
     if words:
         yield f"alone        {', '.join(words)}: each after its pretraining, before fusion"
 

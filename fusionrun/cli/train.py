@@ -11,6 +11,7 @@ import typer
 from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fusionrun.recipe.read import Source
@@ -26,12 +27,21 @@ def train(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a recipe here and end with its result table and its components."""
+    """Train a recipe here, or every point of its sweep, and end with results and components."""
     import sys
     from contextlib import nullcontext, redirect_stdout
 
-    with redirect_stdout(sys.stderr) if json else nullcontext():
-        layout = _run_of(recipe, set_ or [], runs, new)
+    from fusionrun.recipe.read import read_recipe
+    from fusionrun.store.runs import runs_dir
+
+    settings, directory = set_ or [], runs_dir(runs)
+    source, again = read_recipe(recipe, settings), _again(recipe, settings, runs)
+    quietly = redirect_stdout(sys.stderr) if json else nullcontext()
+    if source.recipe.sweep is not None:
+        _train_sweep(recipe, settings, directory, again, new, json, quietly)
+        return
+    with quietly:
+        layout = _run_of(source, directory, again, new)
     from fusionrun.report import results_as_json, show_results
 
     if json:
@@ -40,26 +50,44 @@ def train(
         show_results(layout)
 
 
-def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> RunLayout:
+def _train_sweep(
+    recipe: Path,
+    settings: list[str],
+    directory: Path,
+    again: str,
+    new: bool,
+    json: bool,
+    quietly: AbstractContextManager[object],
+) -> None:
+    from fusionrun.cli.train_sweep import refuse_incomplete, train_sweep
+
+    with quietly:
+        trained = train_sweep(recipe, settings, directory, again, new)
+    from fusionrun.sweep_report import points_as_json, show_points
+
+    pairs = list(zip(trained.points, trained.layouts, strict=True))
+    if json:
+        typer.echo(points_as_json([(p.settings, run) for p, run in pairs], trained.errors))
+    else:
+        show_points([(str(p), run) for p, run in pairs if run.id not in trained.errors])
+    refuse_incomplete(trained)
+
+
+def _run_of(source: Source, directory: Path, again: str, new: bool) -> RunLayout:
     """The finished run of a recipe: trained now, or before."""
     from fusionrun.launch import prepare
     from fusionrun.plan.screen import screen
     from fusionrun.plan.stages import make_plans
     from fusionrun.plan.unsupported import refuse_unsupported
-    from fusionrun.recipe.read import read_recipe
-    from fusionrun.store.runs import runs_dir
     from fusionrun.submit.trainer import announce
 
-    source = read_recipe(recipe, settings)
-    _refuse_sweep(source, recipe)
-    directory = runs_dir(runs)
     plans = make_plans(source, directory)
     plan = plans.plan
     refuse_unsupported(plan)
     if plans.pretraining:
         from fusionrun.cli.train_stages import train_stages
 
-        return train_stages(plans, source, directory, _again(recipe, settings, runs), new)
+        return train_stages(plans, source, directory, again, new)
     start = prepare(plan, source.text, directory, new=new, first=announce)
     typer.echo(screen(plan, start.layout.root.name) + "\n")
     if start.finished:
@@ -69,22 +97,6 @@ def _run_of(recipe: Path, settings: list[str], runs: str | None, new: bool) -> R
         typer.echo(start.note)
         train_here(start.layout)
     return start.layout
-
-
-def _refuse_sweep(source: Source, recipe: Path) -> None:
-    from shlex import quote
-
-    from fusionrun.errors import Problem, RecipeError
-
-    if source.recipe.sweep is None:
-        return
-    place, name = source.document.place(("sweep",), "key"), quote(str(recipe))
-    fix = (
-        f"`fusionrun submit {name} --executor local` trains its points here, one after the other; "
-        f"`fusionrun train {name} --set sweep=null` this one run without it"
-    )
-    got, expected = "a sweep, which makes several runs", "one run: that is what `train` trains"
-    raise RecipeError([Problem(place, "sweep", got, expected, fix)])
 
 
 def _again(recipe: Path, settings: list[str], runs: str | None) -> str:
@@ -112,7 +124,7 @@ def train_here(layout: RunLayout) -> None:
 
     announce(layout)
     try:
-        with _interrupts_wait():
+        with interrupts_wait():
             from fusionrun.train.job import run
         gc.enable()
         if run(layout) == "stopped":
@@ -130,7 +142,7 @@ def train_here(layout: RunLayout) -> None:
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
+def interrupts_wait() -> Iterator[None]:
     """Ctrl-C waits until the block has ended: within torch's import it would abort the process."""
     import signal
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from fusionrun.launch import Start
+    from fusionrun.plan.plan import Plan
     from fusionrun.plan.stages import Plans
     from fusionrun.recipe.read import Source
     from fusionrun.store.layout import RunLayout
@@ -56,6 +58,15 @@ def train_stages(plans: Plans, source: Source, runs_dir: Path, again: str, new: 
         typer.echo(f"to go on with all that is missing: {again}", err=True)
         raise
     return start.layout
+
+
+def train_before(pretraining: Mapping[str, Plan], layout: RunLayout, text: str) -> None:
+    """Train whatever is missing of the runs that a fused run, which is there, starts from."""
+    from fusionrun.launch import go_on
+    from fusionrun.store.pretrained import needs_pretraining
+
+    for name, alone in pretraining.items() if needs_pretraining(layout) else ():
+        _one(go_on(alone, text, layout.root.parent), f"pretraining of {name}")
 
 
 def _one(start: Start, which: str) -> None:

@@ -141,7 +141,7 @@ def _facts(plan: Plan, states: Mapping[str, str]) -> Iterator[Row]:
         yield (
             "sweep",
             "this is the recipe without it; 'fusionrun submit --dry-run' shows every point, "
-            "'fusionrun submit' queues them",
+            "'fusionrun submit' queues them, 'fusionrun train' trains them here",
         )
 
 

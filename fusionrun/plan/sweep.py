@@ -14,12 +14,16 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stages import make_plans
 from fusionrun.recipe.flow import flow
 from fusionrun.recipe.read import Source, read_recipe
+from fusionrun.schema.splits import FoldSplit, FractionSplit
 
 if TYPE_CHECKING:
     from fusionrun.schema.several import Sweep
 
 MAX_POINTS = 10_000
 """More than this is a slip of the pen."""
+
+_FOLD = "data.split.fold"
+_OF_ONE_KEY = {"folds": _FOLD, "seeds": "seed"}
 
 
 class Point(NamedTuple):
@@ -52,7 +56,8 @@ def plan_points(
 
     Returns:
         The recipe as it is written, and its points: the grid's combinations, the last key moving
-        fastest, each with the zip's rows, each of those with every seed.
+        fastest, each with the zip's rows, each of those with every fold, each of them with every
+        seed.
 
     Raises:
         UserError: the recipe has no sweep, or one of no points, of too many, or of twins.
@@ -66,10 +71,11 @@ def plan_points(
     if not 0 < len(combinations) <= MAX_POINTS:
         raise UserError(
             f"{source.document.place(('sweep',))}: a sweep of {len(combinations) or 'no'} points; "
-            f"expected grid, zip or seeds that make 1 to {MAX_POINTS:,}"
+            f"expected grid, zip, folds or seeds that make 1 to {MAX_POINTS:,}"
         )
+    base = [*settings, *_into_folds(source)]
     points = tuple(
-        _point(own, source, lambda texts: read_recipe(recipe, [*settings, *texts], site), runs_dir)
+        _point(own, source, lambda texts: read_recipe(recipe, [*base, *texts], site), runs_dir)
         for own in combinations
     )
     _refuse_twins(points, source)
@@ -78,14 +84,33 @@ def plan_points(
 
 def _combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
     rows = list(zip(*sweep.zip.values(), strict=True)) if sweep.zip else [()]
+    folds = [{_FOLD: fold} for fold in range(sweep.folds or 0)] or [{}]
     seeds = [{"seed": seed} for seed in sweep.seeds] or [{}]
-    if not (sweep.grid or sweep.zip or sweep.seeds):
+    if not (sweep.grid or sweep.zip or sweep.folds or sweep.seeds):
         return
-    for cell in itertools.product(*sweep.grid.values()):
-        for row in rows:
-            for seed in seeds:
-                grid = dict(zip(sweep.grid, cell, strict=True))
-                yield grid | dict(zip(sweep.zip, row, strict=True)) | seed
+    cells = itertools.product(*sweep.grid.values())
+    for cell, row, fold, seed in itertools.product(cells, rows, folds, seeds):
+        grid = dict(zip(sweep.grid, cell, strict=True))
+        yield grid | dict(zip(sweep.zip, row, strict=True)) | fold | seed
+
+
+def _into_folds(source: Source) -> list[str]:
+    """The setting that makes folds of the recipe's split, if its sweep asks for folds.
+
+    Shares of train and val stay in proportion: 0.6 and 0.2 of all rows become 0.75 and 0.25 of
+    those that are not the fold's.
+    """
+    assert source.recipe.sweep is not None
+    folds, split = source.recipe.sweep.folds, source.recipe.data.split
+    if folds is None:
+        return []
+    if not isinstance(split, FractionSplit | FoldSplit):
+        expected = "a split by shares or folds: the parts of these data are as they are"
+        place = source.document.place(("sweep", "folds"))
+        raise RecipeError([Problem(place, "sweep.folds", str(folds), expected)])
+    val = split.val / (split.train + split.val) if isinstance(split, FractionSplit) else split.val
+    own = {"folds": folds, "val": val, "stratify": split.stratify, "seed": split.seed}
+    return [f"data.split={flow(own)}"]
 
 
 def _point(
@@ -104,11 +129,11 @@ def _point(
 
 def _in_the_sweep(problem: Problem, own: Mapping[str, Any], source: Source) -> Problem:
     """The problem of a point, told where the sweep's value stands in the recipe."""
-    for part in ("grid", "zip", "seeds"):
+    for part in ("grid", "zip", "folds", "seeds"):
         for key in own:
-            path = ("sweep", part) if part == "seeds" else ("sweep", part, key)
+            path = ("sweep", part) if part in _OF_ONE_KEY else ("sweep", part, key)
             is_it = problem.key == key or problem.key.startswith((f"{key}.", f"{key}["))
-            if is_it and source.document.has(path) and (part != "seeds" or key == "seed"):
+            if is_it and source.document.has(path) and _OF_ONE_KEY.get(part, key) == key:
                 return problem._replace(place=source.document.place(path, "key"))
     return problem
 

@@ -22,8 +22,9 @@ from fusionrun.profiling.machine import PeakMemory, matmul_peak, synchronize
 from fusionrun.profiling.ranges import Ranges, parts_of
 from fusionrun.profiling.timeline import PHASES, PHASES_OF_WHOLE, Timeline, timeline
 from fusionrun.train.bare import BareTrainer, bare_trainer
-from fusionrun.train.epochs import Epochs, Where
+from fusionrun.train.epochs import Epochs
 from fusionrun.train.step import DTYPES
+from fusionrun.train.where import Where
 
 __all__ = ["ComponentTime", "PhaseTime", "Profile", "profile"]
 

@@ -1,7 +1,7 @@
 """More than one training from one recipe: its stages, and its sweep."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -49,6 +49,9 @@ class Sweep(Section):
     """Recipe keys and their values: every combination is a run."""
     zip: Mapping[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Recipe keys and their values, taken together: the first of each, the second of each, …"""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Cross-validation: each point is run so many times, each time with another part of the rows as
+    its test part. Shares of val, strata and the split's seed are those of `data.split`."""
     seeds: tuple[Seed, ...] = ()
     """Seeds that each point is run with."""
 

@@ -28,7 +28,7 @@ from fusionrun.train.ranks import SINGLE, Ranks
 from fusionrun.train.rate_factors import rate_factors
 from fusionrun.train.stacking import in_stacks, stack_experts
 from fusionrun.train.tables import Table
-from fusionrun.train.updates import Updater
+from fusionrun.train.updates import Allocate, Updater, own_memory
 
 if TYPE_CHECKING:
     from fusionrun.models.experts import Expert
@@ -197,6 +197,7 @@ def make_updater(
     network: FusionNetwork,
     device: torch.device,
     ranks: Ranks = SINGLE,
+    allocate: Allocate = own_memory,
 ) -> Updater:
     """The updater of all components; they must be on `device` already.
 
@@ -231,6 +232,7 @@ def make_updater(
         frozen_epochs=later,
         combination=transfer.gradient_combination,
         rate_factors=_trained(rate_factors(plan), components),
+        allocate=allocate,
     )
     stack_experts(network, updater, stacks)
     return updater

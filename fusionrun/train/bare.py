@@ -28,12 +28,13 @@ from fusionrun.train.assemble import (
 from fusionrun.train.augment import Augmenter, BatchPart, augmenter_of, batches_of
 from fusionrun.train.engines import TakeStep, engine_of, take_step
 from fusionrun.train.epoch_log import EpochLog
-from fusionrun.train.epochs import Best, Epochs
+from fusionrun.train.epochs import Epochs
 from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
 from fusionrun.train.tables import Table, epoch_order, spans
+from fusionrun.train.where import Best
 
 __all__ = ["BareTrainer", "bare_trainer"]
 

@@ -91,17 +91,17 @@ class ComponentBuffer:
     def attach(self, flat: Tensor, grad: Tensor) -> None:
         """Moves the parameters into `flat` and their gradients, zeroed, into `grad`."""
         self.flat, self.grad = flat[self.start : self.end], grad[self.start : self.end]
-        for key, parameter in self.parameters.items():
-            # The strides of a copy: those of the parameter, so that channels_last stays.
-            shape, strides = parameter.shape, torch.empty_like(parameter).stride()
-            home = flat.as_strided(shape, strides, self.offsets[key])
+        for parameter, home, slope in zip(
+            self.parameters.values(), self.views(flat), self.views(grad), strict=True
+        ):
             home.copy_(parameter.detach())
             parameter.data = home
-            parameter.grad = grad.as_strided(shape, strides, self.offsets[key])
+            parameter.grad = slope
 
     def views(self, memory: Tensor) -> list[Tensor]:
-        """Each parameter's place in further memory (N,) of the whole layout, in its own shape."""
+        """Each parameter's place in memory (N,) of the whole layout, in its own shape."""
         base = int(memory.storage_offset())
+        # The strides of a copy: those of the parameter, so that channels_last stays.
         return [
             memory.as_strided(p.shape, torch.empty_like(p).stride(), base + self.offsets[key])
             for key, p in self.parameters.items()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from fusionrun import __version__
 from fusionrun.errors import InexactError, TrainingError
+from fusionrun.regular import read_regular
 from fusionrun.store.checkpoints import PLACE, Checkpoint, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.epoch_log import Tally
@@ -33,7 +35,7 @@ from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
 
-__all__ = ["Loaded", "Origin", "Snapshot", "copied", "newest_whole"]
+__all__ = ["Loaded", "Origin", "Snapshot", "copied", "engine_before", "newest_whole"]
 
 _WEIGHTS: Final = "weights.safetensors"
 _BEST: Final = "best.safetensors"
@@ -85,6 +87,11 @@ class Loaded:
         return int(self.place["where"]["epoch"])
 
     @property
+    def engine(self) -> str:
+        """What carried out its steps."""
+        return str(self.place["circumstances"].get("engine"))
+
+    @property
     def weights(self) -> Components:
         """The weights of all components."""
         return _parts(self.tensors[_WEIGHTS])
@@ -115,7 +122,7 @@ class Loaded:
         generators = self.place["generators"]
         # More ranks than there were: theirs begin anew, and the run is sound but not to the bit.
         if ranks.rank < len(generators):
-            _set_generators(generators[ranks.rank], step.device)
+            _set_generators(generators[ranks.rank], step)
 
     def _best(self, step: Step) -> Components:
         """The best weights, in the network's order, components without weights among them."""
@@ -183,6 +190,18 @@ def newest_whole(
         raise TrainingError(f"{chosen.path}: whole for rank 0, and here not: {error}") from error
 
 
+def engine_before(layout: RunLayout) -> str | None:
+    """What carried out a run's steps up to its newest checkpoint; None: there is nothing to go by.
+
+    Not verified: who goes on reads it all, and refuses what does not fit.
+    """
+    for checkpoint in list_checkpoints(layout.checkpoints)[:1]:
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            place = json.loads(read_regular(checkpoint.path / PLACE))
+            return str(place["circumstances"]["engine"])
+    return None
+
+
 def _choose(layout: RunLayout, plan_hash: str, recorder: Recorder) -> Loaded | None:
     for checkpoint in list_checkpoints(layout.checkpoints):
         try:
@@ -215,7 +234,7 @@ def copied(epochs: Epochs, step: Step, ranks: Ranks, origin: Origin) -> Snapshot
         ranks: those that train together; at the end of a window.
         origin: what the run is made from.
     """
-    generators = ranks.from_each(_generators(step.device))
+    generators = ranks.from_each(_generators(step))
     tally = epochs.log.tally(ranks)
     if not ranks.is_first:
         return None
@@ -296,18 +315,23 @@ def _load_weights(step: Step, weights: Components) -> None:
         module.load_state_dict(weights.get(name, {}))
 
 
-def _generators(device: torch.device) -> dict[str, str]:
-    """The states of torch's generators, in hexadecimal."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
+def _generators(step: Step) -> dict[str, str]:
+    """The states of the generators that dropout draws from, in hexadecimal."""
+    own = step.generator
+    states = {"cpu": torch.get_rng_state() if own is None else own.get_state()}
+    if step.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(step.device)
     return {name: state.numpy().tobytes().hex() for name, state in states.items()}
 
 
-def _set_generators(states: Mapping[str, str], device: torch.device) -> None:
-    torch.set_rng_state(_bytes_tensor(states["cpu"]))
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(_bytes_tensor(states["cuda"]), device)
+def _set_generators(states: Mapping[str, str], step: Step) -> None:
+    cpu = _bytes_tensor(states["cpu"])
+    if step.generator is None:
+        torch.set_rng_state(cpu)
+    else:
+        step.generator.set_state(cpu)
+    if step.device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(_bytes_tensor(states["cuda"]), step.device)
 
 
 def _bytes_tensor(hexadecimal: str) -> Tensor:

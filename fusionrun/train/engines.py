@@ -33,6 +33,7 @@ from fusionrun.train.whole_step import StepFunction, StepInputs, memory_of, tens
 from fusionrun.train.whole_update import Memory
 
 __all__ = [
+    "TOGETHER",
     "CapturedStep",
     "CompiledStep",
     "NotCompiledError",
@@ -40,6 +41,9 @@ __all__ = [
     "engine_of",
     "take_step",
 ]
+
+TOGETHER: Final = "eager, several runs together"
+"""Of a run whose steps are computed together with those of others: see `train.several`."""
 
 
 class NotCompiledError(TrainingError):

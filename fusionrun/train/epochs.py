@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fusionrun.plan.plan import Plan
-from fusionrun.schema.training import EarlyStopping, Selection
+from fusionrun.schema.training import Selection
 from fusionrun.train.assemble import loss_settings
 from fusionrun.train.augment import Augmenter, BatchPart, batches_of
 from fusionrun.train.engines import TakeStep
@@ -27,89 +27,21 @@ from fusionrun.train.nonfinite import bad_epoch, bad_outputs, bad_step
 from fusionrun.train.progress import Display, EpochNews
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import STATUS_EVERY_S, Recorder
-from fusionrun.train.step import Step
-from fusionrun.train.tables import Table, epoch_order, spans
+from fusionrun.train.step import Step, StepLog
+from fusionrun.train.tables import Batch, Table, epoch_order, spans
+from fusionrun.train.where import Best, Patience, State, Where
 
-State = Mapping[str, Mapping[str, Tensor]]
+Walk = Generator["Ask", StepLog, None]
 LOWER_IS_BETTER = {"nll"}
 
 
-@dataclass
-class Best:
-    """The best weights so far, and what made them so.
+class Ask(NamedTuple):
+    """A batch that a run wants to be taken, in the words of `Step.__call__`."""
 
-    Attributes:
-        epoch: counted from 0; -1 before the first.
-        step: steps taken by its end.
-        score: of the selected metric, negated where lower is better; then the negated nll.
-        value: of the selected metric, as it is; None where there is no validation split.
-        state: a copy of all components; empty on all ranks but the first.
-    """
-
-    epoch: int = -1
-    step: int = 0
-    score: tuple[float, float] = (-math.inf, -math.inf)
-    value: float | None = None
-    state: State = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """All but the weights, as JSON holds it: None for the score of no epoch."""
-        score = list(self.score) if self.epoch >= 0 else None
-        return {"epoch": self.epoch, "step": self.step, "score": score, "value": self.value}
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], state: State) -> Best:
-        """Take back what `plain` gave."""
-        if plain["epoch"] < 0:
-            return cls()
-        first, second = plain["score"]
-        return cls(plain["epoch"], plain["step"], (first, second), plain["value"], state)
-
-
-@dataclass
-class Patience:
-    """Epochs without improvement."""
-
-    settings: EarlyStopping | None
-    reference: float = -math.inf
-    waited: int = 0
-
-    def spent(self, score: float) -> bool:
-        """Take in one epoch's score; whether it is time to stop."""
-        if self.settings is None:
-            return False
-        if score > self.reference + self.settings.min_delta:
-            self.reference, self.waited = score, 0
-        else:
-            self.waited += 1
-        return self.waited >= self.settings.patience
-
-    def plain(self) -> dict[str, Any]:
-        """Reference and wait as JSON holds them: None where nothing was seen yet."""
-        seen = math.isfinite(self.reference)
-        return {"reference": self.reference if seen else None, "waited": self.waited}
-
-    def take_back(self, plain: Mapping[str, Any]) -> None:
-        """Go on from what `plain` gave."""
-        self.reference = -math.inf if plain["reference"] is None else plain["reference"]
-        self.waited = plain["waited"]
-
-
-@dataclass
-class Where:
-    """Where a run stands between two steps, but for its tensors.
-
-    Attributes:
-        epoch: epochs done.
-        batch: batches done of the one after.
-        steps: batches done in all.
-        seconds: that the batches of this epoch have taken.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    steps: int = 0
-    seconds: float = 0.0
+    batch: Batch
+    last_in_epoch: bool
+    batch_rows: int
+    known: Mapping[str, Tensor]
 
 
 class Epochs:
@@ -228,8 +160,21 @@ class Epochs:
             TrainingError: a loss or gradient was not finite.
             Exception: whatever `between_steps` raises; the run is then whole.
         """
+        walk = self.walk()
+        ask = next(walk, None)
+        while ask is not None:
+            log = self._take_step(*ask)
+            try:
+                ask = walk.send(log)
+            except StopIteration:
+                return
+
+    def walk(self) -> Walk:
+        """As `run`, but for the steps: each batch is handed out, and what its step leaves wanted
+        back. So several runs can be led through their epochs side by side.
+        """
         while self.where.epoch < self._settings.epochs:
-            score = self._one_epoch(self.where.epoch)
+            score = yield from self._one_epoch(self.where.epoch)
             self.where = Where(self.where.epoch + 1, 0, self.where.steps)
             self.log = EpochLog()
             spent = self._in_last_stage and self.patience.spent(score)
@@ -252,7 +197,7 @@ class Epochs:
         least = f" over {settings.min_delta:g}" if settings.min_delta else ""
         return f"no gain{least} in {chosen.path} {chosen.metric} for {settings.patience} epochs"
 
-    def _one_epoch(self, epoch: int) -> float:
+    def _one_epoch(self, epoch: int) -> Generator[Ask, StepLog, float]:
         """Train and validate one epoch; returns the selected metric, higher is better."""
         self._enter_stage(epoch)
         rates = {name: c.rates[epoch] for name, c in self._plan.components.items()}
@@ -262,7 +207,7 @@ class Epochs:
         order = epoch_order(len(self._train), self._plan.seed, epoch, self._train.labels.device)
         self._began = time.perf_counter() - self.where.seconds
         self._recorder.pace.begin(self.steps)
-        self._steps_of(order)
+        yield from self._steps_of(order)
         self.check_finite()
         record = self._summary()
         self._recorder.pace.take(self.steps)
@@ -293,7 +238,7 @@ class Epochs:
         if epoch == stage.first_epoch and not self.where.batch:
             self._recorder.event("stage", stage=stage.stage, epoch=epoch, epochs=stage.epochs)
 
-    def _steps_of(self, order: Tensor) -> None:
+    def _steps_of(self, order: Tensor) -> Walk:
         """The batches of an epoch that are left."""
         spans = self._spans[self.where.batch :]
         parts = [BatchPart(self.steps + n, *s, *self._ranks.share(*s)) for n, s in enumerate(spans)]
@@ -302,7 +247,7 @@ class Epochs:
             self._between_steps(self)
             batch = next(batches)
             known = self._frozen.known(order[part.first : part.end])
-            log = self._take_step(batch, part.stop == len(order), part.stop - part.start, known)
+            log = yield Ask(batch, part.stop == len(order), part.stop - part.start, known)
             self.log.add(log, batch.labels)
             self.where.batch += 1
             self.where.steps += 1

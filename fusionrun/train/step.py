@@ -58,6 +58,7 @@ class Step:
         losses: weights of the terms.
         precision: float32, bf16 or fp16: of the forward pass.
         device: where everything is.
+        generator: what dropout draws from; None: torch's own.
     """
 
     network: FusionNetwork
@@ -65,6 +66,7 @@ class Step:
     losses: LossSettings
     precision: str
     device: torch.device
+    generator: torch.Generator | None = None
 
     def __call__(
         self,

@@ -18,7 +18,15 @@ from typing import Final
 
 from fusionrun.train.ranks import Ranks
 
-__all__ = ["INTERRUPT", "LOOK_EVERY_S", "StopRequest", "agreed_reason", "stop_on_signals"]
+__all__ = [
+    "INTERRUPT",
+    "LOOK_EVERY_S",
+    "Signals",
+    "StopRequest",
+    "agreed_reason",
+    "signals_heard",
+    "stop_on_signals",
+]
 
 LOOK_EVERY_S: Final = 0.25
 """How often at most the file is looked for: a shared file system has other things to do."""
@@ -35,36 +43,59 @@ SIGNAL: Final = "signal"
 _STDERR = 2
 
 
-class StopRequest:
-    """Whether someone asked the run to stop, and why.
+class Signals:
+    """What INT and TERM have asked of this process.
 
     Args:
-        file: `RunLayout.stop_request`, or None to hear signals alone.
         term_asks: TERM asks, however often it comes (a scheduler sends several). Else TERM is as
             INT: the first one asks, the second raises KeyboardInterrupt.
     """
 
-    def __init__(self, file: Path | None = None, *, term_asks: bool = False) -> None:
-        self._file = file
+    def __init__(self, *, term_asks: bool = False) -> None:
         self._term_asks = term_asks
-        self._signal = ""
+        self.said = ""
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """The handler of both."""
+        if number == signal.SIGTERM and self._term_asks:
+            self.said = self.said or SIGNAL
+            return
+        if self.said == INTERRUPT:
+            raise KeyboardInterrupt
+        self.said = INTERRUPT
+        # Not print: the signal may have come while the same stream was being written to.
+        with suppress(OSError):
+            os.write(_STDERR, b"\nstopping after this step; once more stops at once\n")
+
+
+class StopRequest:
+    """Whether someone asked the run to stop, and why.
+
+    Args:
+        signals: what this process was told, for all of its runs.
+        file: `RunLayout.stop_request`, or None to hear signals alone.
+    """
+
+    def __init__(self, signals: Signals, file: Path | None = None) -> None:
+        self._signals, self._file = signals, file
         self._in_file = False
         self._look_at = 0.0
 
     @property
     def requested(self) -> bool:
         """Whether someone did. Cheap: at most four times a second it looks for the file."""
-        return bool(self._signal) or self._looked()
+        return bool(self._signals.said) or self._looked()
 
     @property
     def reason(self) -> str:
         """Why: `interrupt`, else what the file says, else `signal`; empty where nobody asked."""
-        if self._signal == INTERRUPT or self._file is None:
-            return self._signal
+        said = self._signals.said
+        if said == INTERRUPT or self._file is None:
+            return said
         try:
             return str(json.loads(self._file.read_bytes())["reason"])
         except FileNotFoundError:
-            return self._signal
+            return said
         except (OSError, RecursionError, ValueError, KeyError, TypeError):
             return CANCEL  # `touch` asks as well
 
@@ -74,17 +105,6 @@ class StopRequest:
             self._look_at = now + LOOK_EVERY_S
             self._in_file = os.path.exists(self._file)
         return self._in_file
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM and self._term_asks:
-            self._signal = self._signal or SIGNAL
-            return
-        if self._signal == INTERRUPT:
-            raise KeyboardInterrupt
-        self._signal = INTERRUPT
-        # Not print: the signal may have come while the same stream was being written to.
-        with suppress(OSError):
-            os.write(_STDERR, b"\nstopping after this step; once more stops at once\n")
 
 
 def agreed_reason(ranks: Ranks, stop: StopRequest) -> str:
@@ -103,11 +123,18 @@ def agreed_reason(ranks: Ranks, stop: StopRequest) -> str:
 @contextmanager
 def stop_on_signals(file: Path | None = None, *, term_asks: bool = False) -> Iterator[StopRequest]:
     """Listen for INT and TERM while the block runs; the handlers before are put back after."""
-    request = StopRequest(file, term_asks=term_asks)
+    with signals_heard(term_asks=term_asks) as signals:
+        yield StopRequest(signals, file)
+
+
+@contextmanager
+def signals_heard(*, term_asks: bool = False) -> Iterator[Signals]:
+    """The same, for who has several runs to stop."""
+    heard = Signals(term_asks=term_asks)
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, request._on_signal) for number in numbers}
+    before = {number: signal.signal(number, heard.take) for number in numbers}
     try:
-        yield request
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,7 +16,7 @@ from the device and never decides a rate. Results equal those of plain `torch.op
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,16 @@ from fusionrun.train.optimizer import Counter, OptimizerSettings
 from fusionrun.train.paths import PathGradients
 from fusionrun.train.ranks import SINGLE, Ranks
 
-__all__ = ["Updater"]
+__all__ = ["Allocate", "Updater", "own_memory"]
+
+Allocate = Callable[[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]
+"""From a size to memory (N,) of zeros for weights, and another for their gradients."""
+
+
+def own_memory(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of a run that trains by itself: see `Allocate`."""
+    weights = torch.zeros(size, dtype=dtype, device=device)
+    return weights, torch.zeros_like(weights)
 
 
 class _Due(NamedTuple):
@@ -73,6 +82,7 @@ class Updater:
         combination: how the gradients of the two paths meet on an expert, see `train.paths`. All
             but `sum` join them at every batch, over all ranks; what is joined is accumulated.
         rate_factors: by component, what parameters multiply its rate by; 1 where not named.
+        allocate: gives the memory: several runs that train together have theirs side by side.
 
     Raises:
         ValueError: components, groups and decays do not match, two components share a parameter,
@@ -92,6 +102,7 @@ class Updater:
         frozen_epochs: Mapping[str, int] | None = None,
         combination: Combination = "sum",
         rate_factors: Mapping[str, Mapping[str, float]] | None = None,
+        allocate: Allocate = own_memory,
     ) -> None:
         if accumulation < 1:
             raise ValueError(f"accumulation: expected 1 or more, got {accumulation}")
@@ -110,7 +121,7 @@ class Updater:
         self.buffers = lay_out(components, ordered)
         factors = rate_factors or {}
         self.stretches = {name: b.spans(factors.get(name, {})) for name, b in self.buffers.items()}
-        self._allocate(optimizer)
+        self._allocate(optimizer, allocate)
         self.groups = tuple(group for group in ordered if self.grad[self.place(group)].numel())
         self._all = self._due(self.groups)
         self._every_batch = self._due([group for group in self.groups if not group.accumulates])
@@ -120,12 +131,11 @@ class Updater:
         self.paths = PathGradients(combination, self.buffers, self.grad, ranks) if apart else None
         self._inverses: dict[int, Tensor] = {}
 
-    def _allocate(self, optimizer: OptimizerSettings) -> None:
+    def _allocate(self, optimizer: OptimizerSettings, allocate: Allocate) -> None:
         parameters = [p for buffer in self.buffers.values() for p in buffer.parameters.values()]
         dtype, device = common_type(parameters)
         size = max((buffer.end for buffer in self.buffers.values()), default=0)
-        self.flat = torch.zeros(size, dtype=dtype, device=device)
-        self.grad = torch.zeros_like(self.flat)
+        self.flat, self.grad = allocate(size, dtype, device)
         for buffer in self.buffers.values():
             buffer.attach(self.flat, self.grad)
         counters = [self._counter(g, name) for g in self._ordered for name in g.components]
@@ -151,7 +161,7 @@ class Updater:
 
     def _due(self, groups: Sequence[ClipGroup]) -> _Due:
         grads = [self.grad[self.place(group)] for group in groups]
-        start = int(grads[0].storage_offset()) if grads else self.grad.numel()
+        start = self.place(groups[0]).start if groups else self.grad.numel()
         limits = [math.inf if g.max_norm is None else g.max_norm for g in groups]
         bounded = any(math.isfinite(limit) for limit in limits)
         return _Due(

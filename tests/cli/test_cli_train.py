@@ -234,17 +234,6 @@ def test_what_training_cannot_do_yet_is_refused_with_its_place(name: str, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_sweep_is_refused_with_the_command_that_trains_it(tmp_path: Path) -> None:
-    path = tmp_path / "many.yaml"
-    path.write_text(RECIPE + "sweep: {seeds: [0, 1]}\n")
-    result = train(path, tmp_path / "runs")
-    assert result.exit_code == 2
-    assert result.stderr.startswith(f"{path}:10:1  sweep\n")
-    assert f"`fusionrun submit {path} --executor local` trains its points here" in result.stderr
-    assert not (tmp_path / "runs").exists()
-    assert train(path, tmp_path / "runs", "--set", "sweep=null").exit_code == 0
-
-
 def test_a_setting_that_training_cannot_do_yet_is_refused(recipe: Path, tmp_path: Path) -> None:
     result = train(recipe, tmp_path / "runs", "--set", "evaluation.missing_views=each")
     assert result.exit_code == 2

@@ -118,7 +118,7 @@ def _place_port(processes: list[Any]) -> None:
 
 def _live(run: Path, fate: Fate, tally: Any, place: dict[str, str]) -> None:
     import fusionrun.job
-    from fusionrun.train import boundary, job
+    from fusionrun.train import attempt, boundary
 
     # A victim whose parent dies must not train on.
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -129,7 +129,7 @@ def _live(run: Path, fate: Fate, tally: Any, place: dict[str, str]) -> None:
             tally[1] = epochs.steps
             super().__call__(epochs)
 
-    job.Boundary = Counted  # type: ignore[misc]
+    attempt.Boundary = Counted  # type: ignore[misc]
     _Boundaries(fate, tally).watch()
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

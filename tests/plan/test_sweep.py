@@ -89,3 +89,26 @@ def test_a_sweep_beyond_all_reason_is_refused_before_anything_is_planned(tmp_pat
     sweep = f"sweep: {{grid: {{training.epochs: {[*range(1, 101)]}}}, seeds: {seeds}}}"
     with pytest.raises(UserError, match="10001 points"):
         settings(tmp_path, sweep)
+
+
+def test_folds_are_points_whose_test_parts_are_all_rows(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(RECIPE + "sweep: {folds: 3, seeds: [7, 8]}")
+    _, points = plan_points(recipe, [], tmp_path)
+    settings = [point.settings for point in points]
+    assert settings[:2] == [{"data.split.fold": 0, "seed": 7}, {"data.split.fold": 0, "seed": 8}]
+    assert len(points) == 6
+    assert sum(point.plan.data.sizes["test"] for point in points[::2]) == 2000
+    split = {k: v for k, v in points[0].plan.settings.data.split if k != "fold"}
+    assert split == {"folds": 3, "val": 0.25, "stratify": True, "seed": 0}
+
+
+def test_other_splits_of_the_same_folds_are_a_key_of_the_grid(tmp_path: Path) -> None:
+    made = settings(tmp_path, "sweep: {folds: 2, grid: {data.split.seed: [1, 2]}}")
+    assert [tuple(point.values()) for point in made] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_parts_that_stand_in_files_have_no_folds(tmp_path: Path) -> None:
+    files = "data.split={train: a.npz, test: b.npz}"
+    with pytest.raises(RecipeError, match=r"r\.yaml:9:16  sweep\.folds\n(.*\n)*.*shares or folds"):
+        settings(tmp_path, "sweep: {folds: 2}", files, "data.path=null")

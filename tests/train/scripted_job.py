@@ -21,7 +21,7 @@ import fusionrun.job
 from fusionrun.slurm.rendezvous import meeting_port
 from fusionrun.store import checkpoints
 from fusionrun.store.layout import RunLayout
-from fusionrun.train import boundary, job, stop
+from fusionrun.train import attempt, boundary, stop
 from fusionrun.train.epochs import Epochs
 
 _port_seeds = count(os.getpid() * 37)
@@ -81,7 +81,7 @@ def obeyed(script: Script, layout: RunLayout) -> Iterator[None]:
                 self._saver.wait()
 
     with (
-        mock.patch.object(job, "Boundary", Scripted),
+        mock.patch.object(attempt, "Boundary", Scripted),
         mock.patch.object(boundary, "LOOK_EVERY_S", 0.0),
         mock.patch.object(stop, "LOOK_EVERY_S", 0.0),
     ):

@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from fusionrun.schema.training import EarlyStopping
-from fusionrun.train.epochs import Best, Patience
 from fusionrun.train.progress import EpochNews, progress
 from fusionrun.train.stop import stop_on_signals
+from fusionrun.train.where import Best, Patience
 
 NEWS = {"loss": 4.2, "train_accuracy": 0.5, "val_accuracy": 0.25, "samples_per_s": 12345.6}
 

@@ -21,7 +21,7 @@ from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.components import verify
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
-from fusionrun.train import circumstances, job, saver
+from fusionrun.train import attempt, circumstances, job, saver
 from fusionrun.train.alone import alone
 from fusionrun.train.engines import NotCompiledError
 from fusionrun.train.ranks import SINGLE
@@ -386,7 +386,7 @@ def test_other_circumstances_are_listed_and_refused_unless_allowed(
         return {**before(*arguments), "torch": "2.0.0", "threads": "64"}
 
     kept = [path.read_bytes() for path in (layout.environment, layout.metrics)]
-    with mock.patch.object(job, "circumstances", as_elsewhere):
+    with mock.patch.object(attempt, "circumstances", as_elsewhere):
         with pytest.raises(
             InexactError, match=r"torch: was .*, is 2\.0\.0\n  threads: was .*, is 64"
         ):

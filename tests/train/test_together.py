@@ -1,0 +1,60 @@
+"""One step of several runs as one against the same step of each alone, for every fusion type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusionrun.data.load import load_data
+from fusionrun.plan.plan import Plan
+from fusionrun.plan.sweep import plan_points
+from fusionrun.schema.fusions import FUSIONS
+from fusionrun.train.assemble import loss_settings, make_network, make_tables, make_updater
+from fusionrun.train.epochs import Ask
+from fusionrun.train.ranks import SINGLE
+from fusionrun.train.step import Step
+from fusionrun.train.tables import Table
+from fusionrun.train.together import SideBySide, Together
+from fusionrun.train.updates import Allocate, own_memory
+from tests.small_runs import SMALL
+
+CPU = torch.device("cpu")
+TYPES = sorted(FUSIONS.names())
+
+
+def made(plan: Plan, allocate: Allocate = own_memory) -> tuple[Step, Table]:
+    rows = load_data(plan.settings.data, plan.data)
+    network = make_network(plan, rows["train"])
+    updater = make_updater(plan, network, CPU, SINGLE, allocate)
+    updater.set_rates({name: component.lr for name, component in plan.components.items()})
+    generator = torch.Generator().manual_seed(plan.seed)
+    step = Step(network, updater, loss_settings(plan), "float32", CPU, generator)
+    return step, make_tables(plan, network, rows, CPU)["train"]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_step_of_several_is_that_of_each(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    fusion = (
+        f"{{type: {kind}, dropout: 0.2}}" if kind != "productOfExperts" else f"{{type: {kind}}}"
+    )
+    recipe = SMALL.replace("{type: concatenation, dropout: 0.2}", fusion)
+    recipe = recipe.replace("weight: 0.1", "weight: 0.1, cross_expert_attention: false")
+    path.write_text(f"{recipe}sweep: {{seeds: [0, 1, 2, 3]}}\n")
+    plans = [point.plan for point in plan_points(path, [], tmp_path)[1]]
+    memory = SideBySide(4)
+    beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
+    rows = [torch.arange(run, run + 32) for run in range(4)]
+    together = Together({run: step for run, (step, _) in enumerate(beside)}, memory)
+    # (runs at unequal distances are copied)
+    for runs in ((0, 1, 2, 3), (0, 1, 3)):
+        together({run: Ask(beside[run][1].batch(rows[run]), False, 32, {}) for run in runs})
+    for run, plan in enumerate(plans):
+        alone, table = made(plan)
+        torch.manual_seed(plan.seed)
+        for _ in range(1 if run == 2 else 2):
+            alone(table.batch(rows[run]), last_in_epoch=False)
+        assert torch.allclose(alone.updater.flat, beside[run][0].updater.flat, atol=1e-6)
+        assert torch.allclose(alone.updater.grad, beside[run][0].updater.grad, atol=1e-5)

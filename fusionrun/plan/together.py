@@ -28,6 +28,7 @@ _ALIKE: Final = (
     "training.batch_size",
     "training.threads",
     "training.deterministic",
+    "training.matmul_precision",
     "training.device",
     "knowledge_transfer.temperature",
     "knowledge_transfer.teacher",

@@ -8,7 +8,6 @@ experts that is a fifth to a third of a step. Shapes are fixed by whoever calls 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.errors import TrainingError
-from fusionrun.train.program import Program, traced
+from fusionrun.train.program import Program, library_name, traced
 from fusionrun.train.whole_step import StepFunction, StepInputs, StepOutputs, tensors_of
 from fusionrun.train.whole_update import Memory
 
@@ -28,6 +27,7 @@ __all__ = ["ahead", "library_of"]
 Values = TypeVar("Values", Memory, StepInputs)
 # A list of tensors to a list of tensors.
 Library = Callable[[list[Tensor]], list[Tensor]]
+_INSTEAD = "train it with training.engine: eager"
 
 
 def ahead(function: StepFunction, memory: Memory, given: StepInputs, folder: Path) -> StepFunction:
@@ -70,35 +70,33 @@ def _filled(values: Values, tensors: Iterator[Tensor]) -> Values:
 
 def library_of(program: Program, folder: Path) -> Library:
     """What carries the program out; compiled here, or by an earlier run."""
-    path = folder / f"{program.key}.pt2"
-    if not path.exists():
-        _compile(program, path)
-    try:
-        return _loaded(path)
-    except RuntimeError:  # (damaged since)
-        _compile(program, path)
-        return _loaded(path)
-
-
-def _loaded(path: Path) -> Library:
-    # What torch._inductor.aoti_load_package does, but for importing the compiler.
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
-    run: Library = loader.boxed_run
+    path = _kept(program, folder)
+    if path is None:
+        _compile(program, folder)
+        path = _kept(program, folder)
+    if path is None:
+        raise TrainingError(f"{folder}: what has just been compiled is not there", _INSTEAD)
+    # Not by torch._inductor.aoti_load_package: it imports the compiler, and unpacks into a folder
+    # that a killed process leaves behind.
+    run: Library = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
     return run
 
 
-def _compile(program: Program, path: Path) -> None:
+def _kept(program: Program, folder: Path) -> Path | None:
+    """Its library, if every byte is as it was written: a damaged one may kill who loads it."""
+    for path in folder.glob(f"{program.key}-*.so"):
+        if path.name == library_name(program, path):
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _compile(program: Program, folder: Path) -> None:
     """In another process; the library takes its place when it is whole."""
-    aside = path.with_name(f".{path.stem}-{os.getpid()}.pt2")
-    command = [sys.executable, "-m", "fusionrun.train.compile_ahead", str(aside)]
+    command = [sys.executable, "-m", "fusionrun.train.compile_ahead", str(folder)]
     done = subprocess.run(
         command, input=program.to_json(), capture_output=True, text=True, check=False
     )
-    try:
-        if done.returncode:
-            said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-            what = f"the step cannot be compiled: {said}"
-            raise TrainingError(what, "train it with training.engine: eager", repeats=True)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    if done.returncode:
+        said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+        raise TrainingError(f"the step cannot be compiled: {said}", _INSTEAD, repeats=True)

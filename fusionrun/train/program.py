@@ -1,33 +1,33 @@
-"""A function of tensors as a program: text, and the forms of the tensors that it reads.
+"""A function of tensors as a program: torch's operations, and the forms of the tensors it reads.
 
-What one process has traced another can compile, by text alone; and two programs of equal text and
-forms do the same, so that what was compiled of one serves the other. Nothing is pickled.
+What one process has traced another can compile; and two programs of equal operations and forms do
+the same, so that what was compiled of one serves the other. Between processes it is plain JSON.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple
+from functools import partial
+from operator import getitem
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
 
 import torch
-from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["OPTIONS", "Form", "Program", "traced"]
+__all__ = ["OPTIONS", "Form", "Program", "library_name", "traced"]
 
 OPTIONS: Final = {
     "fallback_random": True,  # dropout draws as the plain step does
     "compile_threads": 1,  # a pool of processes would be made for one file
 }
 """Of the compiler."""
-
-# What the text of a graph may name beside its own values.
-_NAMES = {"torch": torch, "device": torch.device, "inf": math.inf, "nan": math.nan}
+_PART: Final = "getitem"
 
 
 class Form(NamedTuple):
@@ -53,13 +53,14 @@ class Program:
     """One function of tensors.
 
     Attributes:
-        text: python, `def forward(self, …)`.
+        operations: in order, as JSON: what each is called, and its arguments. The last gives what
+            the program returns.
         forms: of its tensors, in order.
         threads: that it is compiled for.
         deterministic: whether what could add up in any order must not.
     """
 
-    text: str
+    operations: str
     forms: tuple[Form, ...]
     threads: int
     deterministic: bool
@@ -81,12 +82,21 @@ class Program:
         forms = tuple(Form(tuple(s), tuple(t), dtype) for s, t, dtype in plain["forms"])
         return cls(**plain | {"forms": forms})
 
-    def function(self) -> Callable[..., Any]:
-        """Itself, to be called without `self`."""
-        made: dict[str, Any] = {}
-        exec(self.text, dict(_NAMES), made)  # (our own text, over a pipe of our own)
-        forward = made["forward"]
-        return lambda *tensors: forward(None, *tensors)
+    def module(self) -> GraphModule:
+        """The function as a module."""
+        graph = Graph()
+        values = [graph.placeholder(f"tensor_{number}") for number in range(len(self.forms))]
+        *operations, result = json.loads(self.operations)
+        for name, args, kwargs in operations:
+            args, kwargs = _decoded(args, values), _decoded(kwargs, values)
+            values.append(graph.call_function(_operation(name), tuple(args), kwargs))
+        graph.output(tuple(_decoded(result, values)))
+        return GraphModule(nn.Module(), graph)
+
+
+def library_name(program: Program, library: Path) -> str:
+    """What a program's library is called: by what it was compiled of, and by its bytes."""
+    return f"{program.key}-{hashlib.sha256(library.read_bytes()).hexdigest()[:16]}.so"
 
 
 def traced(
@@ -98,12 +108,68 @@ def traced(
     become further arguments.
     """
     trace = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)
-    graph = trace(*tensors)
-    own = _lifted(graph)
-    graph.recompile()
+    module = trace(*tensors)
+    own = _lifted(module)
     forms = tuple(Form.of(tensor) for tensor in (*tensors, *own))
     deterministic = torch.are_deterministic_algorithms_enabled()
-    return Program(graph.code, forms, torch.get_num_threads(), deterministic), own
+    return Program(_operations(module.graph), forms, torch.get_num_threads(), deterministic), own
+
+
+def _operations(graph: Graph) -> str:
+    """A graph's, as JSON; a value is named by its place among arguments and operations."""
+    places = {node: number for number, node in enumerate(graph.nodes)}
+    rows: list[Any] = []
+    for node in graph.nodes:
+        if node.op == "call_function":
+            args, kwargs = _encoded(list(node.args), places), _encoded(dict(node.kwargs), places)
+            rows.append((_name(node.target), args, kwargs))
+        elif node.op == "output":
+            rows.append(_encoded(list(node.args[0]), places))
+    return json.dumps(rows)
+
+
+def _encoded(value: Any, places: Mapping[Node, int]) -> Any:
+    if isinstance(value, Node):
+        return {"value": places[value]}
+    if isinstance(value, list | tuple):
+        return [_encoded(item, places) for item in value]
+    if isinstance(value, dict):
+        return {"named": {name: _encoded(item, places) for name, item in value.items()}}
+    if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+        return {"torch": str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    return value
+
+
+def _decoded(value: Any, values: Sequence[Node]) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item, values) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, own),) = value.items()
+    if kind == "named":
+        return {name: _decoded(item, values) for name, item in own.items()}
+    read: Mapping[str, Callable[[Any], Any]] = {
+        "value": values.__getitem__,
+        "torch": partial(getattr, torch),
+        "device": torch.device,
+    }
+    return read[kind](own)
+
+
+def _name(operation: Any) -> str:
+    """Of torch's operators `aten.add.Tensor`; else one part of a tuple that one of them gives."""
+    return _PART if operation is getitem else str(operation)
+
+
+def _operation(name: str) -> Callable[..., Any]:
+    if name == _PART:
+        return getitem
+    found: Any = torch.ops
+    for part in name.split("."):
+        found = getattr(found, part)
+    return cast(Callable[..., Any], found)
 
 
 def _lifted(module: GraphModule) -> list[Tensor]:

@@ -172,32 +172,34 @@ def test_a_compiled_step_is_the_step_and_is_compiled_once(
     assert_equal(Trained(tmp_path, CompiledStep, FEWER), plain)
     folder = tmp_path / "cache" / "compiled"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert len(list(folder.glob("*.pt2"))) == 1
+    assert len(list(folder.glob("*.so"))) == 1
     monkeypatch.setenv("CXX", "/no/compiler")
     assert_equal(Trained(tmp_path, CompiledStep, FEWER), plain)
 
 
-def test_what_cannot_be_compiled_is_told_in_words(
+def test_a_damaged_library_is_compiled_anew_and_what_cannot_be_is_told_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    program = Program("def forward(self):\n    return (no_such_name,)\n", (), 1, True)
-    with pytest.raises(TrainingError, match=r"the step cannot be compiled: NameError: .*no_such_"):
+    program = Program('[["aten.no_such", [], {"named": {}}], [{"value": 0}]]', (), 1, True)
+    damaged = tmp_path / f"{program.key}-0123456789abcdef.so"
+    damaged.write_text("not the bytes that its name tells of")
+    with pytest.raises(TrainingError, match=r"the step cannot be compiled: AttributeErr.*no_such"):
         library_of(program, tmp_path)
-    assert not list(tmp_path.glob("*.pt2"))
+    assert not list(tmp_path.glob("*.so"))
 
 
-def test_a_program_is_its_text_and_what_it_reads() -> None:
+def test_a_program_is_its_operations_and_what_it_reads() -> None:
     own = torch.full((2, 3), 2.0)
     program, further = traced(lambda x: (x.t() * own.t(),), [torch.ones(2, 3)])
     assert [form.shape for form in program.forms] == [(2, 3), (2, 3)]
     again = Program.from_json(program.to_json())
     assert again == program
-    (product,) = again.function()(torch.ones(2, 3), *further)
+    (product,) = again.module()(torch.ones(2, 3), *further)
     assert torch.equal(product, torch.full((3, 2), 2.0))
 
 
-def test_programs_that_differ_in_text_forms_or_threads_have_libraries_of_their_own() -> None:
+def test_programs_that_differ_in_operations_forms_or_threads_have_libraries_of_their_own() -> None:
     program, _ = traced(lambda x: (x + 1,), [torch.ones(2)])
     others = [
         traced(lambda x: (x + 2,), [torch.ones(2)])[0],

@@ -26,6 +26,7 @@ __all__ = [
     "DataError",
     "FusionrunError",
     "InexactError",
+    "NotCompiledError",
     "NotYetError",
     "Place",
     "Problem",
@@ -210,3 +211,15 @@ class TrainingError(FusionrunError):
         again = "" if repeats else "; then `fusionrun resume` goes on"
         super().__init__(f"{what}\n  Fix: {fix}{again}" if fix else what)
         self.what, self.fix, self.repeats = what, fix, repeats
+
+
+class NotCompiledError(TrainingError):
+    """A training step cannot be compiled; nothing of it was taken.
+
+    Args:
+        said: by the compiler, or by who traces for it.
+    """
+
+    def __init__(self, said: str) -> None:
+        what = f"the step cannot be compiled: {said}"
+        super().__init__(what, "train it with training.engine: eager", repeats=True)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from fusionrun.errors import TrainingError
+from fusionrun.errors import NotCompiledError
 from fusionrun.train.program import Program, library_name, traced
 from fusionrun.train.whole_step import StepFunction, StepInputs, StepOutputs, tensors_of
 from fusionrun.train.whole_update import Memory
@@ -27,7 +27,6 @@ __all__ = ["ahead", "library_of"]
 Values = TypeVar("Values", Memory, StepInputs)
 # A list of tensors to a list of tensors.
 Library = Callable[[list[Tensor]], list[Tensor]]
-_INSTEAD = "train it with training.engine: eager"
 
 
 def ahead(function: StepFunction, memory: Memory, given: StepInputs, folder: Path) -> StepFunction:
@@ -40,7 +39,7 @@ def ahead(function: StepFunction, memory: Memory, given: StepInputs, folder: Pat
         folder: of libraries; the user's own.
 
     Raises:
-        TrainingError: it cannot be compiled.
+        NotCompiledError: it cannot be compiled.
     """
     held = list(tensors_of(memory))
 
@@ -75,7 +74,7 @@ def library_of(program: Program, folder: Path) -> Library:
         _compile(program, folder)
         path = _kept(program, folder)
     if path is None:
-        raise TrainingError(f"{folder}: what has just been compiled is not there", _INSTEAD)
+        raise NotCompiledError(f"what has just been compiled is not in {folder}")
     # Not by torch._inductor.aoti_load_package: it imports the compiler, and unpacks into a folder
     # that a killed process leaves behind.
     run: Library = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
@@ -99,4 +98,4 @@ def _compile(program: Program, folder: Path) -> None:
     )
     if done.returncode:
         said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-        raise TrainingError(f"the step cannot be compiled: {said}", _INSTEAD, repeats=True)
+        raise NotCompiledError(said)

@@ -17,7 +17,7 @@ import torch
 
 from fusionrun.data.content import content_hash
 from fusionrun.data.load import Rows, rows_hash
-from fusionrun.errors import InexactError, TrainingError
+from fusionrun.errors import InexactError, NotCompiledError, TrainingError
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
@@ -41,7 +41,7 @@ from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
-from fusionrun.train.engines import TOGETHER, NotCompiledError, engine_of, take_step
+from fusionrun.train.engines import TOGETHER, engine_of, take_step
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Epochs, copied_state, evaluated
 from fusionrun.train.exact_form import no_exact_form

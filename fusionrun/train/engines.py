@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from fusionrun.errors import TrainingError, UserError
+from fusionrun.errors import NotCompiledError, UserError
 from fusionrun.outside import cache_dir
 from fusionrun.plan.plan import Plan
 from fusionrun.train.ahead import ahead
@@ -36,7 +36,6 @@ __all__ = [
     "TOGETHER",
     "CapturedStep",
     "CompiledStep",
-    "NotCompiledError",
     "TakeStep",
     "engine_of",
     "take_step",
@@ -44,10 +43,6 @@ __all__ = [
 
 TOGETHER: Final = "eager, several runs together"
 """Of a run whose steps are computed together with those of others: see `train.several`."""
-
-
-class NotCompiledError(TrainingError):
-    """There is no graph for a batch, of which nothing was taken."""
 
 
 # Whether a batch opens its window, whether it closes it, whose features come with it.
@@ -118,9 +113,7 @@ def _told(error: Exception) -> Exception:
     """The error of a step; one of the compiler's, or of who traces for it, in words of ours."""
     if not type(error).__module__.startswith(_COMPILERS):
         return error
-    said = str(error).strip().partition("\n")[0]
-    what = f"the step cannot be compiled: {said}"
-    return NotCompiledError(what, "train it with training.engine: eager", repeats=True)
+    return NotCompiledError(str(error).strip().partition("\n")[0])
 
 
 class TakeStep(Protocol):

@@ -15,7 +15,7 @@ from unittest import mock
 
 import pytest
 
-from fusionrun.errors import BusyError, InexactError, TrainingError, UserError
+from fusionrun.errors import BusyError, InexactError, NotCompiledError, TrainingError, UserError
 from fusionrun.job import main
 from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.components import verify
@@ -23,7 +23,6 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
 from fusionrun.train import attempt, circumstances, job, saver
 from fusionrun.train.alone import alone
-from fusionrun.train.engines import NotCompiledError
 from fusionrun.train.ranks import SINGLE
 from tests import small_runs
 from tests.small_runs import SMALL
@@ -265,7 +264,7 @@ class CutOff:
 
     def __call__(self, *_: object) -> None:
         os.kill(os.getpid(), self.number)
-        raise NotCompiledError("the step cannot be compiled: C++ compile error")
+        raise NotCompiledError("C++ compile error")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +273,7 @@ class CutOff:
 def test_a_signal_that_ends_the_compiler_too_stops_the_run_and_is_no_failure(
     number: int, code: int, reason: str, layout: RunLayout, undisturbed: dict[str, Any]
 ) -> None:
-    with mock.patch.object(job, "take_step", partial(CutOff, number)):
+    with mock.patch.object(attempt, "take_step", partial(CutOff, number)):
         assert main([str(layout.root)]) == code
     assert (outcome(layout)["outcome"], outcome(layout)["reason"]) == ("stopped", reason)
     assert events(layout, "failed") == []

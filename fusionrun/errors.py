@@ -218,8 +218,13 @@ class NotCompiledError(TrainingError):
 
     Args:
         said: by the compiler, or by who traces for it.
+        killer: the signal that ended the compiler: that need not come again.
     """
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, said: str, killer: str = "") -> None:
+        if killer:
+            what = f"the compiler was ended from outside, by {killer}"
+            super().__init__(what, "give the job more memory, if that ran out")
+            return
         what = f"the step cannot be compiled: {said}"
         super().__init__(what, "train it with training.engine: eager", repeats=True)

@@ -8,6 +8,7 @@ experts that is a fifth to a third of a step. Shapes are fixed by whoever calls 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -98,4 +99,5 @@ def _compile(program: Program, folder: Path) -> None:
     )
     if done.returncode:
         said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-        raise NotCompiledError(said)
+        killer = signal.Signals(-done.returncode).name if done.returncode < 0 else ""
+        raise NotCompiledError(said, killer)

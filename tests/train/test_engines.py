@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.data.load import load_data
-from fusionrun.errors import TrainingError
+from fusionrun.errors import NotCompiledError
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.train.ahead import library_of
@@ -184,9 +184,20 @@ def test_a_damaged_library_is_compiled_anew_and_what_cannot_be_is_told_in_words(
     program = Program('[["aten.no_such", [], {"named": {}}], [{"value": 0}]]', (), 1, True)
     damaged = tmp_path / f"{program.key}-0123456789abcdef.so"
     damaged.write_text("not the bytes that its name tells of")
-    with pytest.raises(TrainingError, match=r"the step cannot be compiled: AttributeErr.*no_such"):
+    with pytest.raises(NotCompiledError, match=r"cannot be compiled: AttributeErr.*no_such"):
         library_of(program, tmp_path)
     assert not list(tmp_path.glob("*.so"))
+
+
+def test_a_compiler_that_was_ended_from_outside_need_not_end_so_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.kill(os.getpid(), 15)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    program = Program("[]", (), 1, True)
+    with pytest.raises(NotCompiledError, match="ended from outside, by SIGTERM") as caught:
+        library_of(program, tmp_path)
+    assert not caught.value.repeats
 
 
 def test_a_program_is_its_operations_and_what_it_reads() -> None:

@@ -135,12 +135,21 @@ def cause_of(facts: Facts, job: QueuedJob | None) -> Cause | None:
     if kind:
         where = job.nodes if job and job.nodes else facts.host
         words = _WORDS[kind] + (f" ({where})" if kind == "node" and where else "")
-        if kind == "user" and facts.needs:  # Slurm ends by itself what can never start
-            words = f"its job left the queue, where it waited for {facts.waits_for} to complete"
+        if kind == "user" and facts.needs:
+            return _never_let_go(facts)
         return Cause(kind, words, _advice(facts, kind, where), culprit)
     if lost:
         return _by_the_others(facts, lost, errors[0])
-    return _by_rank(facts, culprit) or _by_exit(facts, job) or _by_trainer(facts)
+    if cause := _by_rank(facts, culprit) or _by_exit(facts, job) or _by_trainer(facts):
+        return cause
+    forgotten = facts.executor == "slurm" and not job and not facts.last_event("not_requeued")
+    return _never_let_go(facts) if facts.needs and forgotten else None
+
+
+def _never_let_go(facts: Facts) -> Cause:
+    """Slurm ends by itself what can never start, and forgets it."""
+    words = f"its job left the queue, where it waited for {facts.waits_for} to complete"
+    return Cause("user", words, _advice(facts, "user", ""))
 
 
 def how_to_go_on(facts: Facts) -> str:

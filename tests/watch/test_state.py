@@ -56,10 +56,13 @@ def test_the_advice_names_the_job(made: Made) -> None:
     assert "scontrol release 12" in stands(made, job("PENDING", reason="JobHeldUser")).advice
 
 
-def test_a_run_whose_predecessor_has_failed_is_told_to_resume_that_one_first(made: Made) -> None:
+@pytest.mark.parametrize("remembered", [job("CANCELLED"), None])
+def test_a_run_whose_predecessor_has_failed_is_told_to_resume_that_one_first(
+    remembered: QueuedJob | None, made: Made
+) -> None:
     Made(made.layout.root.parent / "first").status("failed")
     made.journal(job_id="12", after={"run": "first", "kind": "ok"}).status("queued", attempts=0)
-    seen = stands(made, job("CANCELLED"))
+    seen = stands(made, remembered)
     assert seen.word == "stopped"
     assert seen.why == "its job left the queue, where it waited for first to complete"
     assert "first has completed: `fusionrun resume first" in seen.advice

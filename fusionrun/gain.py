@@ -35,13 +35,13 @@ def best_expert(accuracy: Mapping[str, float]) -> str | None:
 
 def gain_of(accuracy: Mapping[str, float]) -> Gain | None:
     """The global path against the better of best expert and mean of experts; the mean where they
-    tie. None where there is nothing to compare.
+    tie. None where there is nothing to compare, or to fuse: a single expert.
 
     Args:
         accuracy: as for `best_expert`.
     """
     rivals = [name for name in accuracy if name != _GLOBAL][::-1]
-    if not rivals or _GLOBAL not in accuracy:
+    if len(set(rivals) - _JOINT) == 1 or not rivals or _GLOBAL not in accuracy:
         return None
     rival = max(rivals, key=lambda name: accuracy[name])
     return Gain(100 * (accuracy[_GLOBAL] - accuracy[rival]), rival)

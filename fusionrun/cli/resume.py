@@ -51,7 +51,7 @@ def resume(
     typer.echo(f"{layout.id}: was {done.was}; {done.code}")
     if done.waits:
         typer.echo(f"waits       {done.waits}")
-    if done.verdict and done.verdict.start:
+    if done.verdict and done.verdict.start and not done.waits:
         from fusionrun.slurm.words import expected_start
 
         typer.echo(f"starts      {expected_start(done.verdict.start)}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fusionrun.slurm.client import Slurm, Verdict
     from fusionrun.store.layout import RunLayout
     from fusionrun.submit.submit import Draft, Order
-    from fusionrun.submit.waiting import After
+    from fusionrun.submit.waiting import After, Wait
 
 
 class ExecutorName(StrEnum):
@@ -191,7 +191,7 @@ def _dry_run(drafted: Draft, slurm: Slurm, json: bool) -> None:
         typer.echo(_screen(drafted))
         if text:
             typer.echo(f"\n{text.rstrip()}\n")
-        lines = [MISSING] if unreachable else [*_verdict_lines(said)]
+        lines = [MISSING] if unreachable else [*_verdict_lines(said, drafted.wait)]
         typer.echo("\n".join(lines) or "nothing was written, nothing was started")
         if drafted.finished:
             typer.echo(f"{_finished(drafted)}\na submit does nothing; with --new it runs it again")
@@ -214,7 +214,7 @@ def _submit(drafted: Draft, slurm: Slurm, json: bool) -> None:
         said = ask(layout, slurm, arguments)
         if not json:
             typer.echo(f"script      {layout.job_script}")
-            typer.echo("\n".join(_verdict_lines(said)))
+            typer.echo("\n".join(_verdict_lines(said, placed.wait)))
     job_id = hand_over(layout, slurm, arguments)
     if json:
         _print_json({"state": "submitted", "job_id": job_id, **_verdict_as_json(said)}, placed)
@@ -271,11 +271,11 @@ def _resources(settings: Any) -> str:
     return f"{', '.join(given)}; time {limit}, then it {then}"
 
 
-def _verdict_lines(said: Verdict | None) -> Iterator[str]:
+def _verdict_lines(said: Verdict | None, wait: Wait) -> Iterator[str]:
     if said is None:
         return
     yield f"verdict     {'accepted' if said.accepted else 'refused'}: {said.words.splitlines()[0]}"
-    if said.start:
+    if said.start and not wait.arguments:  # (of other runs' ends Slurm's estimate knows nothing)
         from fusionrun.slurm.words import expected_start
 
         yield f"starts      {expected_start(said.start)}"

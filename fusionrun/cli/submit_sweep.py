@@ -129,6 +129,7 @@ def dry_run_of(drafts: Sequence[ArrayDraft], slurm: Slurm, json: bool) -> None:
 
     from fusionrun.cli.submit import MISSING
     from fusionrun.errors import SchedulerError
+    from fusionrun.plan.text import counted
     from fusionrun.slurm.client import SchedulerUnreachableError
     from fusionrun.slurm.words import explained
     from fusionrun.submit.array import arrays, verdict_on
@@ -153,6 +154,9 @@ def dry_run_of(drafts: Sequence[ArrayDraft], slurm: Slurm, json: bool) -> None:
         typer.echo(dumps({"state": "dry run", "arrays": scripts}, indent=2, ensure_ascii=False))
     else:
         for (array, _), verdict in zip(made, said, strict=True):
+            if len(made) > 1:
+                tasks = counted(len(array.slots), "task")
+                typer.echo(f"\nscript      of the array {array.layout.id}: {tasks}")
             typer.echo(f"\n{array.script.rstrip()}\n")
             typer.echo(f"verdict     {verdict.words}" if verdict else MISSING)
         typer.echo("nothing was written, nothing was queued")

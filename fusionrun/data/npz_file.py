@@ -93,10 +93,11 @@ def scan_npz(path: Path, data: Npz) -> FileScan:
         DataError: not an archive, damaged, or without the arrays that the recipe asks for.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _scan(archive, path, data)
-    except zipfile.BadZipFile as error:
-        raise _no_archive(path) from error
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return _scan(archive, path, data)
+        except zipfile.BadZipFile as error:
+            raise _no_archive(path) from error
     except OSError as error:
         raise data_error(f"cannot read {path}", got=str(error)) from error
 

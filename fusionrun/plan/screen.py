@@ -114,7 +114,8 @@ def _facts(plan: Plan, states: Mapping[str, str]) -> Iterator[Row]:
         if component.weights:
             yield ("weights", f"{name} starts from {_start(component.weights)}")
     if frozen := [c for c in plan.components.values() if c.frozen_epochs]:
-        yield ("frozen", "; ".join(_frozen(c, plan) for c in frozen) + ". Their heads train")
+        heads = "Their heads train" if len(frozen) > 1 else "Its head trains"
+        yield ("frozen", f"{'; '.join(_frozen(c, plan) for c in frozen)}. {heads}")
     for component in plan.components.values():
         if component.num_layers:
             yield ("layers", _layers(component))

@@ -35,6 +35,11 @@ def refused(tmp_path: Path, **arrays: Any) -> str:
     return str(caught.value)
 
 
+def test_a_file_that_cannot_be_read_has_its_place() -> None:
+    with pytest.raises(DataError, match=r"cannot read /proc/self/mem\n.*Input/output error"):
+        read_summary(Npz(source="npz", path="/proc/self/mem"), Path("nowhere"))
+
+
 def test_the_digits_that_ship() -> None:
     summary = read_summary(Npz(source="npz", path="package:handwritten_digits"), Path("nowhere"))
     assert summary.views == {

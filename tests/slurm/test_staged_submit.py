@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,9 @@ def test_a_dry_run_shows_both_scripts_and_writes_nothing(site: Site) -> None:
     scripts = ["#!/bin/bash" + text for text in shown.split("#!/bin/bash")[1:]]
     assert [header(script)["array"] for script in scripts] == ["0-3", "0-0"]
     assert header(scripts[0])["job-name"] == "it-s-staged-pretrain"
+    headings = re.findall(r"^script {6}of the array (\S+): (.*)$", shown, re.MULTILINE)
+    assert [tasks for _, tasks in headings] == ["4 tasks", "1 task"]
+    assert "pretrain" in headings[0][0]
     assert not (site.folder / "runs").exists()
 
 

@@ -164,12 +164,14 @@ class InexactError(UserError):
         differences: what is not as it was, a line each.
     """
 
-    def __init__(self, where: object, differences: Sequence[str]) -> None:
+    def __init__(
+        self, where: object, differences: Sequence[str], resume: str = "fusionrun resume RUN"
+    ) -> None:
         lines = "".join(f"\n  {line}" for line in differences)
         super().__init__(
             f"{where}: going on from here would not end with the bits of the undisturbed run, "
             f"since it is not as it was:{lines}\n"
-            "  Fix: put it back; or go on all the same: fusionrun resume RUN --allow-inexact"
+            f"  Fix: put it back; or go on all the same: {resume} --allow-inexact"
         )
         self.differences = tuple(differences)
 

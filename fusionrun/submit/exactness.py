@@ -17,6 +17,7 @@ from fusionrun.errors import InexactError
 from fusionrun.plan.plan import Plan
 from fusionrun.store.checkpoints import PLACE, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
+from fusionrun.store.runs import typed
 
 __all__ = ["refuse_inexact"]
 
@@ -42,7 +43,7 @@ def refuse_inexact(layout: RunLayout, plan: Plan, python: str) -> None:
         except (Damaged, AttributeError, KeyError, TypeError, ValueError):
             continue  # the trainer passes it over, and says why
         if found:
-            raise InexactError(checkpoint.path, found)
+            raise InexactError(checkpoint.path, found, typed(layout, "resume"))
         return
 
 

@@ -81,7 +81,7 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     saved(run, 4)
     asked(run)
     (tmp_path / "d.npz").write_bytes(shipped.read_bytes() + b"x")
-    with pytest.raises(InexactError, match=r"rows: the file's content has changed"):
+    with pytest.raises(InexactError, match=rf"file's content has changed\n.*resume {run.id} "):
         asked(run, "/elsewhere/python")
 
 

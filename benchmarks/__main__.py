@@ -20,6 +20,8 @@ from benchmarks.environment import ROOT, go_there, is_here
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 QUICK_SHARE = 0.1
+# Of `benchmarks.parts`, which is imported where torch is: a slip must not install that first.
+PART_NAMES = ("steps", "one", "runner", "stacked", "conv", "stall", "folds", "plan")
 
 
 def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +32,8 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="of each comparison; 7 unless quick")
     parser.add_argument("--quick", action="store_true", help="two rounds of few steps")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
+    parts = f"parts to run, of {', '.join(PART_NAMES)}"
+    parser.add_argument("--only", nargs="+", metavar="PART", choices=PART_NAMES, help=parts)
     parser.add_argument("--here", action="store_true", help="in this python, as it is")
     return parser.parse_args(given)
 
@@ -42,14 +45,11 @@ def main() -> None:
     from benchmarks.parts import PARTS, Effort
     from benchmarks.report import bounds_table, document
 
-    chosen = arguments.only or list(PARTS)
-    if unknown := [name for name in chosen if name not in PARTS]:
-        sys.exit(f"--only: got {', '.join(unknown)}, expected of {', '.join(PARTS)}")
     rounds = arguments.rounds or (2 if arguments.quick else 7)
     sections = []
     with tempfile.TemporaryDirectory() as folder:
         effort = Effort(rounds, QUICK_SHARE if arguments.quick else 1.0, Path(folder))
-        for name in chosen:
+        for name in arguments.only or PART_NAMES:
             for section in PARTS[name](effort):
                 sections.append(section)
                 print(section.text(), flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -30,12 +30,12 @@ def show_points(done: Done) -> None:
     if not done:
         return
     found = [verified(layout)[0] for _, layout in done]
-    split = "test" if all("test" in results for results in found) else next(iter(found[0]))
-    rows = [_row(results[split]) for results in found]
+    split, rows = _rows(found)
     print(f"\n{split} split, the global path with the best weights of each run")
     table = Table()
     for heading in ("point", *(HEADINGS.get(m, m) for m in rows[0])):
-        table.add_column(heading, justify="left" if heading == "point" else "right")
+        justify: Literal["left", "right"] = "left" if heading == "point" else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for (point, _), row in zip(done, rows, strict=True):
         table.add_row(point, *_cells(row))
     if len(rows) > 1:
@@ -45,6 +45,12 @@ def show_points(done: Done) -> None:
     Console().print(table)
     print(f"\nruns         {len(done)}, the components of all of them verified")
     print(f"next         fusionrun export --component fusion --run {done[0][1].root}")
+
+
+def _rows(found: Sequence[Mapping[str, Any]]) -> tuple[str, list[dict[str, float]]]:
+    """The split that is shown, and every run's numbers on it."""
+    split = "test" if all("test" in results for results in found) else next(iter(found[0]))
+    return split, [_row(results[split]) for results in found]
 
 
 def _row(paths: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -69,10 +75,16 @@ def _cells(row: Mapping[str, float]) -> list[str]:
 def points_as_json(
     points: Sequence[tuple[Mapping[str, Any], RunLayout]], errors: Mapping[str, Exception]
 ) -> str:
-    """Every point: its settings, and its results or what ended it. Raises as `show_points`."""
+    """Every point: its settings, and its results or what ended it; mean and deviation of the
+    global path over those that have completed, as in the table. Raises as `show_points`.
+    """
     told = []
     for settings, layout in points:
         error = errors.get(layout.id)
         own = {"error": str(error)} if error else json.loads(results_as_json(layout))
         told.append({"settings": dict(settings), "run": layout.id, **own})
-    return json.dumps({"points": told}, indent=2, ensure_ascii=False)
+    whole: dict[str, Any] = {"points": told}
+    if len(found := [own["results"] for own in told if "results" in own]) > 1:
+        split, rows = _rows(found)
+        whole["together"] = {"split": split, "runs": len(rows), **dict(_together(rows))}
+    return json.dumps(whole, indent=2, ensure_ascii=False)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ours, peers
+from benchmarks.__main__ import PART_NAMES, arguments_of
 from benchmarks.meter import LOSS_STEPS
-from benchmarks.parts import faster
+from benchmarks.parts import PARTS, faster
 from benchmarks.recipes import COMMON
 from benchmarks.report import Bound, Section, document, engines
 from benchmarks.rounds import MOST_LOSS_DIFFERENCE, Entry, Measured, measure
@@ -134,3 +135,12 @@ def test_the_page_names_machine_and_versions_but_no_host() -> None:
     assert "| work | at least 2 × | 2.10 (2.00 to 2.20) | met |" in text
     assert f"Python {platform.python_version()}, torch " in text
     assert platform.node() not in text
+
+
+def test_a_part_that_is_not_there_is_refused_before_anything_is_installed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tuple(PARTS) == PART_NAMES
+    with pytest.raises(SystemExit, match="2"):
+        arguments_of(["--only", "steps", "nix"])
+    assert "invalid choice: 'nix'" in capsys.readouterr().err

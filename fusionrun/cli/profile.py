@@ -71,6 +71,13 @@ def _refuse_output(output: Path | None) -> None:
         raise UserError(f"--output: got {str(output)!r}, expected {expected}")
     if not output.parent.is_dir():
         raise UserError(f"--output: got {str(output)!r}, and {output.parent} is no directory")
+    was_there = output.exists()
+    try:
+        output.open("ab").close()  # (the profiler does not say that it could not write)
+    except OSError as error:
+        raise UserError(f"--output: {str(output)!r} cannot be written: {error.strerror}") from error
+    if not was_there:
+        output.unlink()
 
 
 def _refuse_sweep(source: Source) -> None:

@@ -69,7 +69,7 @@ def _train_sweep(
     if json:
         typer.echo(points_as_json([(p.settings, run) for p, run in pairs], trained.errors))
     else:
-        show_points([(str(p), run) for p, run in pairs if run.id not in trained.errors])
+        show_points([(p.briefly(), run) for p, run in pairs if run.id not in trained.errors])
     refuse_incomplete(trained)
 
 

@@ -90,7 +90,8 @@ def _screen(points: Sequence[Point], starts: Sequence[Start]) -> Iterator[str]:
     for point, start in zip(points, starts, strict=True):
         state = "has completed" if start.finished else "to train"
         yield f"  {point!s:{width}}  {start.layout.id}  {state}"
-    yield ""
+    if left:
+        yield ""
 
 
 def _groups(points: Sequence[Point], starts: Sequence[Start], left: Sequence[int]) -> list[Group]:
@@ -162,11 +163,11 @@ def _train_alone(point: Point, source: Source, layout: RunLayout, trained: Train
 
 
 def refuse_incomplete(trained: Trained) -> None:
-    """Raises TrainingError where a run did not complete."""
+    """Raises TrainingError where a run did not complete; how to mend it was said when it ended."""
     from fusionrun.errors import TrainingError
 
     if not trained.errors:
         return
-    lines = [f"  {name}: {error}" for name, error in trained.errors.items()]
+    lines = [f"  {name}: {str(e).partition(chr(10))[0]}" for name, e in trained.errors.items()]
     what = f"{len(lines)} of {len(trained.points)} runs did not complete"
     raise TrainingError("\n".join([what, *lines]))

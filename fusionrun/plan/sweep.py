@@ -42,6 +42,15 @@ class Point(NamedTuple):
     def __str__(self) -> str:
         return ", ".join(f"{key}={flow(value)}" for key, value in self.settings.items())
 
+    def briefly(self) -> str:
+        """The same for a narrow table: of each key its last part, where no other has that."""
+        keys = list(self.settings)
+        last = [key.rpartition(".")[2] for key in keys]
+        pairs = zip(keys, last, strict=True)
+        names = [own if last.count(own) == 1 else key for key, own in pairs]
+        values = map(flow, self.settings.values())
+        return ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+
 
 def plan_points(
     recipe: Path, settings: Sequence[str], runs_dir: Path, site: Path | None = None

@@ -84,7 +84,10 @@ def _obstacles(plan: Plan) -> Iterator[str]:
         if component.frozen_epochs:
             yield f"experts.{name} is frozen"
     if (engine := plan["training.engine"]) != "eager":
-        yield f"training.engine is {engine}, and only eager steps are computed together"
+        only = "only eager steps are computed together"
+        by_rule = plan.values["training.engine"].source == "rule"
+        asked = f"; 'training.engine: eager' would let it be (auto: {engine})" if by_rule else ""
+        yield f"training.engine is {engine}, and {only}{asked}"
     if (precision := plan["training.precision"]) != "float32":
         yield f"training.precision is {precision}"
     if plan["training.device"] == "cuda":

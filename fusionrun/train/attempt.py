@@ -41,7 +41,7 @@ from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
-from fusionrun.train.engines import TOGETHER, engine_of, take_step
+from fusionrun.train.engines import TOGETHER, engine_of, take_step, why_engine
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Epochs, copied_state, evaluated
 from fusionrun.train.exact_form import no_exact_form
@@ -195,13 +195,18 @@ class Attempt:
         print(f"{self._called}{words}", flush=True)
 
     def _say_engine(self, plan: Plan, engine: str, step: Step) -> None:
-        why = plan.values["training.engine"].why
+        why = why_engine(plan, engine, step.device, self._ranks)
         together = [list(stack.names) for stack in step.network.stacked]
         self._recorder.event("engine", engine=engine, why=why, experts_together=together)
-        if self._ranks.is_first and (words := half_on_cpu(plan, step.device)):
+        if not self._ranks.is_first:
+            return
+        if words := half_on_cpu(plan, step.device):
             self._say(words)
-        if engine not in ("eager", TOGETHER) and self._ranks.is_first:
-            print(f"engine {engine} ({why}): the first step compiles, a minute or so", flush=True)
+        if engine not in ("eager", TOGETHER):
+            kept = "unless an earlier run of these shapes has left what it compiled"
+            self._say(f"engine {engine} ({why}): the first step compiles, a minute or so, {kept}")
+        elif engine not in (plan["training.engine"], TOGETHER):
+            self._say(f"engine {engine} ({why})")
 
     def _origin(self, plan: Plan, rows: Mapping[str, Rows], step: Step, engine: str) -> Origin:
         """What the run is made from and its bits depend on, by the first rank's word."""

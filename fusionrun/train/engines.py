@@ -39,6 +39,7 @@ __all__ = [
     "TakeStep",
     "engine_of",
     "take_step",
+    "why_engine",
 ]
 
 TOGETHER: Final = "eager, several runs together"
@@ -69,6 +70,14 @@ def engine_of(plan: Plan, device: torch.device, ranks: Ranks) -> str:
     raise UserError(
         f"training.engine: got {engine!r}, which needs {missing}; expected auto or eager here"
     )
+
+
+def why_engine(plan: Plan, engine: str, device: torch.device, ranks: Ranks) -> str:
+    """Why a run has its engine: the plan's reason, or what the plan's engine lacks here."""
+    wanted = plan["training.engine"]
+    if engine in (wanted, TOGETHER):
+        return plan.values["training.engine"].why
+    return f"auto: {wanted} needs {_missing(wanted, device, ranks)}"
 
 
 def _missing(engine: str, device: torch.device, ranks: Ranks) -> str:

@@ -167,6 +167,7 @@ def test_of_several_stages_the_last_one_is_looked_at(folder: Path) -> None:
         (("-o", "trace.txt"), "expected a name that ends in .json or .json.gz"),
         (("-o", "absent/trace.json"), "and absent is no directory"),
         (("--steps", "0"), "Invalid value for '--steps'"),
+        (("-o", "/proc/trace.json"), "'/proc/trace.json' cannot be written"),
         (("--set", "sweep={seeds: [0, 1]}"), "--set sweep=null profiles this one run"),
         (("--set", "training.epochs=x"), "training.epochs"),
     ],

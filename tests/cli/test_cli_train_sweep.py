@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -53,9 +54,18 @@ def test_it_ends_in_a_table_with_mean_and_deviation(trained: tuple[Path, Result]
 def test_given_again_it_only_shows_what_has_completed(trained: tuple[Path, Result]) -> None:
     again = train(trained[0], "--json")
     assert "a sweep of 3 points, 0 to train" in again.stderr
-    points: list[dict[str, Any]] = json.loads(again.stdout)["points"]
+    told = json.loads(again.stdout)
+    points: list[dict[str, Any]] = told["points"]
     assert [point["settings"]["seed"] for point in points] == [0, 1, 2]
-    assert all(point["results"]["test"]["global"]["accuracy"] > 0 for point in points)
+    accuracies = [point["results"]["test"]["global"]["accuracy"] for point in points]
+    assert min(accuracies) > 0
+    assert told["together"]["mean"]["accuracy"] == pytest.approx(fmean(accuracies))
+    assert told["together"]["runs"] == 3
+
+
+def test_a_narrow_table_shows_what_its_points_differ_in(trained: tuple[Path, Result]) -> None:
+    assert "seed=2, batch_size=64" in " ".join(trained[1].stdout.replace("│", " ").split())
+    assert "…" not in trained[1].stdout.partition("test split")[2]
 
 
 def test_what_one_run_ends_with_is_told_and_the_others_complete(tmp_path: Path) -> None:
@@ -63,6 +73,7 @@ def test_what_one_run_ends_with_is_told_and_the_others_complete(tmp_path: Path) 
     result = train(tmp_path, "--json", sweep=sweep)
     assert result.exit_code == 1
     assert "1 of 2 runs did not complete" in result.stderr
+    assert result.stderr.partition("{")[0].count("try a lower learning rate") == 1
     points = json.loads(result.stdout.splitlines()[0] and result.stdout)["points"]
     assert ["results" in point for point in points] == [True, False]
     assert "not finite" in points[1]["error"]

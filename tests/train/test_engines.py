@@ -21,8 +21,9 @@ from fusionrun.recipe.read import read_recipe
 from fusionrun.train.ahead import library_of
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
 from fusionrun.train.captured import untouched
-from fusionrun.train.engines import CompiledStep
+from fusionrun.train.engines import CompiledStep, engine_of, why_engine
 from fusionrun.train.program import Program, traced
+from fusionrun.train.ranks import SINGLE
 from fusionrun.train.step import Step, StepLog
 from fusionrun.train.tables import Table, spans
 from fusionrun.train.whole_step import StepFunction, StepInputs
@@ -245,3 +246,17 @@ finally:
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "eager []\n", done.stderr
+
+
+def test_a_run_without_a_compiler_is_eager_and_says_that_this_is_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engines.yaml").write_text(RECIPE)
+    source = read_recipe(tmp_path / "engines.yaml", ["training.epochs=5000"])
+    plan = make_plan(source, tmp_path / "runs")
+    assert plan["training.engine"] == "compiled"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    engine = engine_of(plan, CPU, SINGLE)
+    assert engine == "eager"
+    why = why_engine(plan, engine, CPU, SINGLE)
+    assert why == "auto: compiled needs a C++ compiler, and there is no no-such-compiler on PATH"

@@ -90,7 +90,19 @@ def _missing(engine: str, device: torch.device, ranks: Ranks) -> str:
     if not shutil.which(compiler):
         return f"a C++ compiler, and there is no {compiler} on PATH"
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
-    return "" if headers.exists() else f"Python's headers, and there is no {headers}"
+    if not headers.exists():
+        return f"Python's headers, and there is no {headers}"
+    return _no_cache()
+
+
+def _no_cache() -> str:
+    """Why the libraries of compiled steps cannot be kept, or nothing."""
+    where = "a cache to write to (FUSIONRUN_CACHE says where)"
+    try:
+        folder = _own_cache()
+    except OSError as error:
+        return f"{where}: {error.filename}: {error.strerror}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{where}, and {folder} is none"
 
 
 def take_step(engine: str, step: Step, rows: int) -> TakeStep:

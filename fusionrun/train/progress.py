@@ -110,11 +110,14 @@ class _Plain:
         self._epochs, self._done = epochs, done
         self._every = max(1, epochs // PLAIN_LINES)
         self._began = time.monotonic()
+        self._is_first = True
 
     def __call__(self, news: EpochNews) -> None:
+        epoch_s = (time.monotonic() - self._began) / max(1, news.epoch - self._done)
+        if self._is_first:  # It may have compiled a step: those that follow go by themselves.
+            self._is_first, self._done, self._began = False, news.epoch, time.monotonic()
         if news.epoch % self._every and news.epoch not in {1, self._epochs}:
             return
-        epoch_s = (time.monotonic() - self._began) / (news.epoch - self._done)
         left = epoch_s * (self._epochs - news.epoch)
         width = len(str(self._epochs))
         line = f"epoch {news.epoch:{width}}/{self._epochs}  {news.line()}  {news.speed()}"

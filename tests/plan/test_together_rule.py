@@ -76,6 +76,7 @@ def test_a_shape_that_only_one_run_has_is_told(groups: GroupsOf) -> None:
     ("setting", "why"),
     [
         ("training.engine=compiled", "training.engine is compiled"),
+        ("training.epochs=5000", "'training.engine: eager' would let it be (auto: compiled)"),
         ("training.precision=bf16", "training.precision is bf16"),
         ("training.device=cuda", "training.device is cuda"),
         ("experts.a={model: cnn, view: pixel_averages, shape: [16, 15], channels: [4]}", "a cnn"),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.data.load import load_data
-from fusionrun.errors import NotCompiledError
+from fusionrun.errors import NotCompiledError, UserError
 from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.train.ahead import library_of
@@ -260,3 +260,15 @@ def test_a_run_without_a_compiler_is_eager_and_says_that_this_is_why(
     assert engine == "eager"
     why = why_engine(plan, engine, CPU, SINGLE)
     assert why == "auto: compiled needs a C++ compiler, and there is no no-such-compiler on PATH"
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engines.yaml").write_text(RECIPE)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FUSIONRUN_CACHE", str(tmp_path / "file"))
+    source = read_recipe(tmp_path / "engines.yaml", ["training.engine=compiled"])
+    with pytest.raises(UserError, match=r"a cache to write to .*file/compiled: Not a directory"):
+        engine_of(make_plan(source, tmp_path / "runs"), CPU, SINGLE)

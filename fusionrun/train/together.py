@@ -23,11 +23,13 @@ from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from fusionrun.models.experts import MLP, Expert
+from fusionrun.models.fusions.base import EPS, FeatureFusion, fill
 from fusionrun.models.network import FusionNetwork
+from fusionrun.train.batched_layers import Layer, linear, norm
 from fusionrun.train.epochs import Ask
 from fusionrun.train.losses import loss_terms
 from fusionrun.train.masks import Call, drawn, given, listed
@@ -42,6 +44,8 @@ _MOST_KEPT: Final = 4
 
 Parameters = Mapping[str, Tensor]
 """(R, *shape) by the parameter's name in the network's components: `experts.a.backbone.…`."""
+Layers = Mapping[str, Layer]
+"""By the module's name likewise."""
 
 
 class SideBySide:
@@ -152,23 +156,26 @@ class Together:
             (R, B) chose.
         """
         steps = [self._steps[run] for run in runs]
-        network, parameters = steps[0].network, across.parameters
+        network = steps[0].network
         masks = iter(drawn(self._dropped(network, batches), [_generator(s) for s in steps]))
-        features = _features(network, parameters, batches, masks)
-        heads = [_linear(x, parameters, f"heads.{n}") for n, x in features.items()]
+        features = _features(network, across.layers, batches, masks)
+        heads = [linear(x, across.layers[f"heads.{n}"]) for n, x in features.items()]
         logits = torch.stack(heads, dim=1)
+        if _is_plain(network):
+            joined = _fused(network.fusion, across.layers, list(features.values()), batches, masks)
+            overall = linear(joined, across.layers["global_head"])
+        else:
+            joined = list(features.values()) if network.fusion.uses_features else logits
+            overall = _overall(network, across.parameters, joined, batches, list(masks))
         mapped: dict[str, Any] = {
-            "joined": list(features.values()) if network.fusion.uses_features else logits,
             "logits": logits,
+            "overall": overall,
             "goal": batches.goal,
             "term_weights": torch.stack([step.weights.tensor for step in steps]),
-            "masks": list(masks),
-            "fusion": _below("fusion", parameters),
-            "global_head": _below("global_head", parameters),
         }
         if batches.present is not None:
-            mapped |= {"present": batches.present, "weights": batches.weights}
-        totals, logs, overall = vmap(lambda own: _end(steps[0], own))(mapped)
+            mapped["weights"] = batches.weights
+        totals, logs = vmap(lambda own: _losses(steps[0], own))(mapped)
         # Each run's loss has a gradient of 1: what is not finite in one stays in that one.
         totals.sum().backward()  # type: ignore[no-untyped-call]
         return logs, logits.argmax(-1), overall.argmax(-1)
@@ -208,6 +215,17 @@ class _Across:
             for component, module in network.components().items()
             for name, parameter in module.named_parameters()
         }
+        self.layers = dict(self._layers())
+
+    def _layers(self) -> Iterator[tuple[str, Layer]]:
+        """Those with a weight and a bias, by the module's name."""
+        for name, weight in self.parameters.items():
+            layer, dot, kind = name.rpartition(".")
+            bias = self.parameters.get(f"{layer}{dot}bias")
+            if kind == "weight" and bias is not None:
+                assert weight.grad is not None
+                assert bias.grad is not None
+                yield layer, Layer(weight, bias, weight.grad, bias.grad)
 
     def _leaf(self, parameter: Tensor) -> Tensor:
         """From a parameter of the first run to the same one of all, with a gradient beside it."""
@@ -262,7 +280,7 @@ def _generator(step: Step) -> torch.Generator:
 
 
 def _features(
-    network: FusionNetwork, parameters: Parameters, batches: _Batches, masks: Iterator[Tensor]
+    network: FusionNetwork, layers: Layers, batches: _Batches, masks: Iterator[Tensor]
 ) -> dict[str, Tensor]:
     """Each expert's features (R, B, W), by name in the recipe's order.
 
@@ -272,14 +290,14 @@ def _features(
     inputs = dict(zip(network.names, batches.inputs, strict=True))
     experts, found = network.experts_by_name, dict[str, Tensor]()
     for stack in network.stacked:
-        layers = _masks_of(experts[stack.names[0]], masks)
+        shared = _masks_of(experts[stack.names[0]], masks)
         for place, name in enumerate(stack.names):
-            own = [mask[:, place] for mask in layers]
-            found[name] = _encoded(name, experts[name], parameters, inputs[name], own)
+            own = [mask[:, place] for mask in shared]
+            found[name] = _encoded(name, experts[name], layers, inputs[name], own)
     for name, expert in experts.items():
         if name not in found:
             own = _masks_of(expert, masks)
-            found[name] = _encoded(name, expert, parameters, inputs[name], own)
+            found[name] = _encoded(name, expert, layers, inputs[name], own)
     return {name: found[name] for name in network.names}
 
 
@@ -291,30 +309,79 @@ def _masks_of(expert: Expert, masks: Iterator[Tensor]) -> list[Tensor]:
 
 
 def _encoded(
-    name: str, expert: Expert, parameters: Parameters, x: Tensor, masks: Sequence[Tensor]
+    name: str, expert: Expert, layers: Layers, x: Tensor, masks: Sequence[Tensor]
 ) -> Tensor:
     """As `Expert.encode` of an MLP, in all runs: (R, B, W_0) to (R, B, W)."""
     backbone = expert.backbone
     assert isinstance(backbone, MLP)
     for number in range(len(backbone.layers)):
-        x = backbone.activation(_linear(x, parameters, f"experts.{name}.backbone.layers.{number}"))
+        x = linear(x, layers[f"experts.{name}.backbone.layers.{number}"])
+        x = x.relu_() if backbone.activation is F.relu else backbone.activation(x)
         if number < len(masks):
             x = x * masks[number]
-    if expert.norm is None:
-        return x
-    weight, bias = _pair(parameters, f"experts.{name}.norm")
-    return torch.addcmul(bias, F.layer_norm(x, x.shape[-1:], eps=expert.norm.eps), weight)
+    return x if expert.norm is None else norm(x, layers[f"experts.{name}.norm"], expert.norm.eps)
 
 
-def _linear(x: Tensor, parameters: Parameters, layer: str) -> Tensor:
-    """(R, B, V) to (R, B, W)."""
-    weight, bias = parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+def _is_plain(network: FusionNetwork) -> bool:
+    """Whether all that the fusion learns is in what every fusion of features has."""
+    fusion = network.fusion
+    if not isinstance(fusion, FeatureFusion) or type(fusion).forward is not FeatureFusion.forward:
+        return False
+    own = {name.split(".")[0] for name, _ in fusion.named_parameters()}
+    return own <= {"projections", "norm", "hidden", "output"}
 
 
-def _pair(parameters: Parameters, layer: str) -> tuple[Tensor, Tensor]:
-    """A norm's weight and bias, (R, 1, W)."""
-    return parameters[f"{layer}.weight"].unsqueeze(1), parameters[f"{layer}.bias"].unsqueeze(1)
+def _fused(
+    fusion: nn.Module,
+    layers: Layers,
+    features: Sequence[Tensor],
+    batches: _Batches,
+    masks: Iterator[Tensor],
+) -> Tensor:
+    """As `FeatureFusion.forward` in all runs, without attention: (R, B, F_i) to (R, B, D)."""
+    assert isinstance(fusion, FeatureFusion)
+    missing = None if batches.present is None else ~batches.present.unsqueeze(-1)
+    tokens = []
+    for e, x in enumerate(features):
+        gone = None if missing is None else missing[:, :, e]
+        x = fill(x, gone, 0)
+        if str(e) in fusion.projections:
+            x = fill(linear(x, layers[f"fusion.projections.{e}"]), gone, 0)
+        tokens.append(norm(x, layers["fusion.norm"].of(e), EPS))
+    # A join is of one sample, whosever it is.
+    rows = torch.stack(tokens, 2).flatten(0, 1)
+    joined = fusion.join(rows, None if missing is None else missing.flatten(0, 1))
+    hidden = linear(joined.unflatten(0, features[0].shape[:2]), layers["fusion.hidden"]).relu_()
+    if fusion.dropout:
+        hidden = hidden * next(masks)
+    return linear(hidden, layers["fusion.output"])
+
+
+def _overall(
+    network: FusionNetwork,
+    parameters: Parameters,
+    joined: Sequence[Tensor] | Tensor,
+    batches: _Batches,
+    masks: Sequence[Tensor],
+) -> Tensor:
+    """Of any fusion, under vmap: the global head's logits (R, B, C)."""
+    mapped: dict[str, Any] = {
+        "joined": joined,
+        "masks": masks,
+        "fusion": _below("fusion", parameters),
+        "global_head": _below("global_head", parameters),
+    }
+    if batches.present is not None:
+        mapped["present"] = batches.present
+
+    def of_one(own: Mapping[str, Any]) -> Any:
+        with given(own["masks"]):
+            told = (own["joined"], own.get("present"))
+            fused = functional_call(network.fusion, own["fusion"], told)
+        return functional_call(network.global_head, own["global_head"], fused)
+
+    overall: Tensor = vmap(of_one)(mapped)
+    return overall
 
 
 def _below(component: str, parameters: Parameters) -> dict[str, Tensor]:
@@ -323,12 +390,8 @@ def _below(component: str, parameters: Parameters) -> dict[str, Tensor]:
     return {n.removeprefix(start): p for n, p in parameters.items() if n.startswith(start)}
 
 
-def _end(step: Step, own: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one run, under vmap: its loss (), the log of its terms (T,), global logits (B, C)."""
-    network = step.network
-    with given(own["masks"]):
-        fused = functional_call(network.fusion, own["fusion"], (own["joined"], own.get("present")))
-    overall = functional_call(network.global_head, own["global_head"], fused)
+def _losses(step: Step, own: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Of one run, under vmap: its loss () and the log of its terms (T,)."""
     weights = (own.get("weights"), own["term_weights"])
-    terms = loss_terms(own["logits"], overall, own["goal"], step.losses, *weights)
-    return terms.total, terms.log, overall
+    terms = loss_terms(own["logits"], own["overall"], own["goal"], step.losses, *weights)
+    return terms.total, terms.log

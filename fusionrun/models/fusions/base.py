@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from fusionrun.models.fusions.attention import ExpertAttention
 from fusionrun.rules import num_heads
 
-__all__ = ["ExpertNorm", "FeatureFusion", "fill", "product"]
+__all__ = ["EPS", "ExpertNorm", "FeatureFusion", "fill", "product"]
+
+EPS: Final = 1e-5
+"""Of the norms, as in torch's own."""
 
 
 def fill(tokens: Tensor, missing: Tensor | None, neutral: float) -> Tensor:
@@ -59,7 +62,7 @@ class ExpertNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, E, D) to the same."""
-        return torch.addcmul(self.bias, F.layer_norm(tokens, tokens.shape[-1:]), self.weight)
+        return torch.addcmul(self.bias, F.layer_norm(tokens, tokens.shape[-1:], eps=EPS), self.weight)
 
 
 class FeatureFusion(nn.Module):

@@ -8,13 +8,16 @@ Shapes: R runs, B rows, V and W a layer's widths.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 __all__ = ["Layer", "linear", "norm"]
+
+_ROWS: Final = [True, False, False]
+"""What torch's backward is asked for: the gradient of the rows, not of a weight or a bias."""
 
 
 class Layer(NamedTuple):
@@ -65,30 +68,23 @@ class _Linear(Function):
 
 
 class _Norm(Function):
-    """Run after run: torch's kernel knows one weight, and a run's rows stay in the cache."""
+    """The weight, each run's own, behind torch's kernel, which knows one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
         *parameters, eps = given
-        layer, width = Layer(*parameters), x.shape[-1:]
-        rows = zip(x, layer.weight, layer.bias, strict=True)
-        found = [torch.native_layer_norm(own, width, w, b, eps) for own, w, b in rows]
-        normed, means, scales = zip(*found, strict=True)
-        ctx.save_for_backward(x)
-        ctx.layer, ctx.statistics = layer, list(zip(means, scales, strict=True))
-        return torch.stack(normed)
+        layer = Layer(*parameters)
+        normed, mean, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
+        ctx.save_for_backward(x, normed, mean, scale)
+        ctx.layer = layer
+        return torch.addcmul(layer.bias.unsqueeze(1), normed, layer.weight.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), (slope,), layer = ctx.saved_tensors, slopes, ctx.layer
-        back = []
-        for own, rows, of_it, (w, b, w_grad, b_grad) in zip(
-            slope, x, ctx.statistics, zip(*layer, strict=True), strict=True
-        ):
-            to_rows, to_weight, to_bias = torch.ops.aten.native_layer_norm_backward(
-                own, rows, rows.shape[-1:], *of_it, w, b, [True, True, True]
-            )
-            w_grad.add_(to_weight)
-            b_grad.add_(to_bias)
-            back.append(to_rows)
-        return torch.stack(back), None, None, None, None, None
+        (x, normed, mean, scale), (slope,), layer = ctx.saved_tensors, slopes, ctx.layer
+        layer.weight_grad.add_((slope * normed).sum(1))
+        layer.bias_grad.add_(slope.sum(1))
+        back = torch.ops.aten.native_layer_norm_backward(
+            slope * layer.weight.unsqueeze(1), x, x.shape[-1:], mean, scale, None, None, _ROWS
+        )
+        return back[0], None, None, None, None, None

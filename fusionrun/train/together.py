@@ -5,13 +5,10 @@ the same parameter of all of them is one tensor with a stride. What comes of a s
 run's own memory, where its own updater clips and steps; everything else of a run, its records,
 validation and checkpoints, is its own and does not know of the others.
 
-Experts and heads are written out as batched products. Fusion and losses, of which there are many
-kinds, are torch.func.vmap over the very modules and functions that a run by itself calls. On one
-core, fifteen runs of the digits recipe at B = 128 (measured, torch 2.13): forward and backward one
-by one 114 ms, all of it under vmap 79 to 92 ms, written out 62 ms, the bare products 44 ms.
+The losses, of which there are many kinds, are torch.func.vmap over the very function that a run
+by itself calls; forward is `train.batched_forward`.
 
-Shapes: R runs, E experts, B rows, C classes, W_l and V_l a layer's widths, N numbers of a run's
-parameters, T loss terms.
+Shapes: R runs, E experts, B rows, C classes, N numbers of a run's parameters, T loss terms.
 """
 
 from __future__ import annotations
@@ -19,20 +16,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
+from torch.func import vmap
 
-from fusionrun.models.experts import MLP, Expert
-from fusionrun.models.fusions.base import EPS, FeatureFusion, fill
 from fusionrun.models.network import FusionNetwork
-from fusionrun.train.batched_layers import Layer, linear, norm
+from fusionrun.train.batched_forward import Batches, Parts, forward
+from fusionrun.train.batched_layers import Layer
 from fusionrun.train.epochs import Ask
 from fusionrun.train.losses import loss_terms
-from fusionrun.train.masks import Call, drawn, given, listed
+from fusionrun.train.masks import Call, drawn, listed
 from fusionrun.train.step import Step, StepLog
 from fusionrun.train.tables import Batch
 from fusionrun.train.updates import Allocate
@@ -41,11 +36,6 @@ __all__ = ["SideBySide", "Together"]
 
 _MOST_KEPT: Final = 4
 """Runs that end leave others together than before; and a short batch may part them for a step."""
-
-Parameters = Mapping[str, Tensor]
-"""(R, *shape) by the parameter's name in the network's components: `experts.a.backbone.…`."""
-Layers = Mapping[str, Layer]
-"""By the module's name likewise."""
 
 
 class SideBySide:
@@ -70,15 +60,6 @@ class SideBySide:
             return self.weights[run], self.grads[run]
 
         return allocate
-
-
-class _Batches(NamedTuple):
-    """The same batch's place in several runs: what `Batch` has, with R in front."""
-
-    inputs: list[Tensor]
-    goal: Tensor
-    present: Tensor | None
-    weights: Tensor | None
 
 
 class Together:
@@ -147,7 +128,7 @@ class Together:
         return self._across[runs]
 
     def _backward(
-        self, runs: Sequence[int], across: _Across, batches: _Batches
+        self, runs: Sequence[int], across: _Across, batches: Batches
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Adds every run's gradient to its own memory.
 
@@ -158,15 +139,7 @@ class Together:
         steps = [self._steps[run] for run in runs]
         network = steps[0].network
         masks = iter(drawn(self._dropped(network, batches), [_generator(s) for s in steps]))
-        features = _features(network, across.layers, batches, masks)
-        heads = [linear(x, across.layers[f"heads.{n}"]) for n, x in features.items()]
-        logits = torch.stack(heads, dim=1)
-        if _is_plain(network):
-            joined = _fused(network.fusion, across.layers, list(features.values()), batches, masks)
-            overall = linear(joined, across.layers["global_head"])
-        else:
-            joined = list(features.values()) if network.fusion.uses_features else logits
-            overall = _overall(network, across.parameters, joined, batches, list(masks))
+        logits, overall = forward(network, across.parts, batches, masks)
         mapped: dict[str, Any] = {
             "logits": logits,
             "overall": overall,
@@ -180,7 +153,7 @@ class Together:
         totals.sum().backward()  # type: ignore[no-untyped-call]
         return logs, logits.argmax(-1), overall.argmax(-1)
 
-    def _dropped(self, network: FusionNetwork, batches: _Batches) -> list[Call]:
+    def _dropped(self, network: FusionNetwork, batches: Batches) -> list[Call]:
         """What one run by itself would ask of dropout at a batch of that size."""
         rows = batches.inputs[0].shape[1]
         if rows not in self._calls:
@@ -210,22 +183,12 @@ class _Across:
             own = slice(runs[0], runs[-1] + 1, gaps.pop() if gaps else 1)
             self._weights, self._grads = memory.weights[own], memory.grads[own]
         self._first = runs[0] * memory.weights.shape[1]
-        self.parameters = {
+        parameters = {
             f"{component}.{name}": self._leaf(parameter)
             for component, module in network.components().items()
             for name, parameter in module.named_parameters()
         }
-        self.layers = dict(self._layers())
-
-    def _layers(self) -> Iterator[tuple[str, Layer]]:
-        """Those with a weight and a bias, by the module's name."""
-        for name, weight in self.parameters.items():
-            layer, dot, kind = name.rpartition(".")
-            bias = self.parameters.get(f"{layer}{dot}bias")
-            if kind == "weight" and bias is not None:
-                assert weight.grad is not None
-                assert bias.grad is not None
-                yield layer, Layer(weight, bias, weight.grad, bias.grad)
+        self.parts = Parts(parameters, dict(_layers(parameters)))
 
     def _leaf(self, parameter: Tensor) -> Tensor:
         """From a parameter of the first run to the same one of all, with a gradient beside it."""
@@ -253,20 +216,31 @@ class _Across:
             self._memory.grads[self._runs] = self._grads
 
 
+def _layers(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Layer]]:
+    """Those with a weight and a bias, by the module's name."""
+    for name, weight in parameters.items():
+        layer, dot, kind = name.rpartition(".")
+        bias = parameters.get(f"{layer}{dot}bias")
+        if kind == "weight" and bias is not None:
+            assert weight.grad is not None
+            assert bias.grad is not None
+            yield layer, Layer(weight, bias, weight.grad, bias.grad)
+
+
 def _kind(batch: Batch) -> Any:
     """What batches must have in common to be taken as one."""
     return len(batch.labels), batch.goal.ndim, batch.present is None
 
 
-def _side_by_side(batches: Sequence[Batch]) -> _Batches:
+def _side_by_side(batches: Sequence[Batch]) -> Batches:
     inputs = [torch.stack(own) for own in zip(*(b.inputs for b in batches), strict=True)]
     goal = torch.stack([batch.goal for batch in batches])
     partial = [(b.present, b.weights) for b in batches if b.present is not None]
     if not partial:
-        return _Batches(inputs, goal, None, None)
+        return Batches(inputs, goal, None, None)
     present, weights = (torch.stack(own) for own in zip(*partial, strict=True))
     inputs = [_without(x, ~present[..., e]) for e, x in enumerate(inputs)]
-    return _Batches(inputs, goal, present, weights)
+    return Batches(inputs, goal, present, weights)
 
 
 def _without(scaled: Tensor, missing: Tensor) -> Tensor:
@@ -277,117 +251,6 @@ def _without(scaled: Tensor, missing: Tensor) -> Tensor:
 def _generator(step: Step) -> torch.Generator:
     assert step.generator is not None
     return step.generator
-
-
-def _features(
-    network: FusionNetwork, layers: Layers, batches: _Batches, masks: Iterator[Tensor]
-) -> dict[str, Tensor]:
-    """Each expert's features (R, B, W), by name in the recipe's order.
-
-    Masks are taken in the order in which a run by itself draws: a stack of equal experts comes
-    first, and draws for all of them at once.
-    """
-    inputs = dict(zip(network.names, batches.inputs, strict=True))
-    experts, found = network.experts_by_name, dict[str, Tensor]()
-    for stack in network.stacked:
-        shared = _masks_of(experts[stack.names[0]], masks)
-        for place, name in enumerate(stack.names):
-            own = [mask[:, place] for mask in shared]
-            found[name] = _encoded(name, experts[name], layers, inputs[name], own)
-    for name, expert in experts.items():
-        if name not in found:
-            own = _masks_of(expert, masks)
-            found[name] = _encoded(name, expert, layers, inputs[name], own)
-    return {name: found[name] for name in network.names}
-
-
-def _masks_of(expert: Expert, masks: Iterator[Tensor]) -> list[Tensor]:
-    """Those behind the hidden layers of an expert."""
-    backbone = expert.backbone
-    assert isinstance(backbone, MLP)
-    return [next(masks) for _ in backbone.layers[1:]] if backbone.dropout else []
-
-
-def _encoded(
-    name: str, expert: Expert, layers: Layers, x: Tensor, masks: Sequence[Tensor]
-) -> Tensor:
-    """As `Expert.encode` of an MLP, in all runs: (R, B, W_0) to (R, B, W)."""
-    backbone = expert.backbone
-    assert isinstance(backbone, MLP)
-    for number in range(len(backbone.layers)):
-        x = linear(x, layers[f"experts.{name}.backbone.layers.{number}"])
-        x = x.relu_() if backbone.activation is F.relu else backbone.activation(x)
-        if number < len(masks):
-            x = x * masks[number]
-    return x if expert.norm is None else norm(x, layers[f"experts.{name}.norm"], expert.norm.eps)
-
-
-def _is_plain(network: FusionNetwork) -> bool:
-    """Whether all that the fusion learns is in what every fusion of features has."""
-    fusion = network.fusion
-    if not isinstance(fusion, FeatureFusion) or type(fusion).forward is not FeatureFusion.forward:
-        return False
-    own = {name.split(".")[0] for name, _ in fusion.named_parameters()}
-    return own <= {"projections", "norm", "hidden", "output"}
-
-
-def _fused(
-    fusion: nn.Module,
-    layers: Layers,
-    features: Sequence[Tensor],
-    batches: _Batches,
-    masks: Iterator[Tensor],
-) -> Tensor:
-    """As `FeatureFusion.forward` in all runs, without attention: (R, B, F_i) to (R, B, D)."""
-    assert isinstance(fusion, FeatureFusion)
-    missing = None if batches.present is None else ~batches.present.unsqueeze(-1)
-    tokens = []
-    for e, x in enumerate(features):
-        gone = None if missing is None else missing[:, :, e]
-        x = fill(x, gone, 0)
-        if str(e) in fusion.projections:
-            x = fill(linear(x, layers[f"fusion.projections.{e}"]), gone, 0)
-        tokens.append(norm(x, layers["fusion.norm"].of(e), EPS))
-    # A join is of one sample, whosever it is.
-    rows = torch.stack(tokens, 2).flatten(0, 1)
-    joined = fusion.join(rows, None if missing is None else missing.flatten(0, 1))
-    hidden = linear(joined.unflatten(0, features[0].shape[:2]), layers["fusion.hidden"]).relu_()
-    if fusion.dropout:
-        hidden = hidden * next(masks)
-    return linear(hidden, layers["fusion.output"])
-
-
-def _overall(
-    network: FusionNetwork,
-    parameters: Parameters,
-    joined: Sequence[Tensor] | Tensor,
-    batches: _Batches,
-    masks: Sequence[Tensor],
-) -> Tensor:
-    """Of any fusion, under vmap: the global head's logits (R, B, C)."""
-    mapped: dict[str, Any] = {
-        "joined": joined,
-        "masks": masks,
-        "fusion": _below("fusion", parameters),
-        "global_head": _below("global_head", parameters),
-    }
-    if batches.present is not None:
-        mapped["present"] = batches.present
-
-    def of_one(own: Mapping[str, Any]) -> Any:
-        with given(own["masks"]):
-            told = (own["joined"], own.get("present"))
-            fused = functional_call(network.fusion, own["fusion"], told)
-        return functional_call(network.global_head, own["global_head"], fused)
-
-    overall: Tensor = vmap(of_one)(mapped)
-    return overall
-
-
-def _below(component: str, parameters: Parameters) -> dict[str, Tensor]:
-    """The parameters of one component, by their own names."""
-    start = f"{component}."
-    return {n.removeprefix(start): p for n, p in parameters.items() if n.startswith(start)}
 
 
 def _losses(step: Step, own: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,8 @@ class ExpertNorm(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, E, D) to the same."""
-        return torch.addcmul(self.bias, F.layer_norm(tokens, tokens.shape[-1:], eps=EPS), self.weight)
+        normed = F.layer_norm(tokens, tokens.shape[-1:], eps=EPS)
+        return torch.addcmul(self.bias, normed, self.weight)
 
 
 class FeatureFusion(nn.Module):

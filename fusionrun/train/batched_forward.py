@@ -145,7 +145,7 @@ def _fused(
     # A join is of one sample, whosever it is.
     rows = torch.stack(tokens, 2).flatten(0, 1)
     joined = fusion.join(rows, None if missing is None else missing.flatten(0, 1))
-    hidden = linear(joined.unflatten(0, features[0].shape[:2]), layers["fusion.hidden"]).relu_()
+    hidden = linear(joined.reshape(*features[0].shape[:2], -1), layers["fusion.hidden"]).relu_()
     if fusion.dropout:
         hidden = hidden * next(masks)
     return linear(hidden, layers["fusion.output"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,23 @@ def test_a_step_of_several_is_that_of_each(kind: str, tmp_path: Path) -> None:
             alone(table.batch(rows[run]), last_in_epoch=False)
         assert torch.allclose(alone.updater.flat, beside[run][0].updater.flat, atol=1e-6)
         assert torch.allclose(alone.updater.grad, beside[run][0].updater.grad, atol=1e-5)
+
+
+def test_a_missing_view_is_missing_beside_others(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    # (features of unequal widths, which the fusion projects)
+    recipe = SMALL.replace("features: 16", "features: 12", 1)
+    path.write_text(f"{recipe}sweep: {{seeds: [0, 1]}}\n")
+    plans = [point.plan for point in plan_points(path, [], tmp_path)[1]]
+    memory, rows = SideBySide(2), torch.arange(32)
+    beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
+    together = Together({run: step for run, (step, _) in enumerate(beside)}, memory)
+    present = torch.rand(32, 2, generator=torch.Generator().manual_seed(0)) > 0.3
+    given = {"present": present, "weights": present.T.float()}
+    batches = [replace(table.batch(rows), **given) for _, table in beside]
+    together({run: Ask(batch, False, 32, {}) for run, batch in enumerate(batches)})
+    for run, plan in enumerate(plans):
+        alone, table = made(plan)
+        torch.manual_seed(plan.seed)
+        alone(replace(table.batch(rows), **given), last_in_epoch=False)
+        assert torch.allclose(alone.updater.flat, beside[run][0].updater.flat, atol=1e-6)

@@ -193,10 +193,10 @@ def test_a_damaged_library_is_compiled_anew_and_what_cannot_be_is_told_in_words(
 def test_a_compiler_that_was_ended_from_outside_need_not_end_so_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import os\nos.kill(os.getpid(), 15)\n")
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     program = Program("[]", (), 1, True)
-    with pytest.raises(NotCompiledError, match="ended from outside, by SIGTERM") as caught:
+    with pytest.raises(NotCompiledError, match="ended from outside, by SIGKILL") as caught:
         library_of(program, tmp_path)
     assert not caught.value.repeats
 

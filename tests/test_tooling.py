@@ -14,7 +14,7 @@ from fusionrun.recipe.read import read_recipe
 from fusionrun.store.layout import run_id
 
 ROOT = Path(__file__).parents[1]
-TEST_COMMAND = "sh .ci/setup test && .venv/bin/pytest -n 2 --dist loadfile"
+TEST_COMMAND = "sh .ci/setup test && .venv/bin/pytest -n 3 --dist loadfile"
 
 
 @pytest.mark.slow

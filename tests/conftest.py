@@ -13,12 +13,6 @@ os.environ["COLUMNS"] = "118"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of slow tests come first, or one worker would end long after the others."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="module")
 def numerics() -> Iterator[None]:
     """A job pins the whole process; the tests of other modules get it back as it was."""

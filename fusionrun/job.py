@@ -68,7 +68,8 @@ def _joined(layout: RunLayout) -> Ranks:
     from fusionrun.plan.stored import read_plan
     from fusionrun.train.assemble import choose_device
     from fusionrun.train.rank_errors import forget_errors, record_error
-    from fusionrun.train.ranks import join_ranks, rank_place
+    from fusionrun.train.rank_place import rank_place
+    from fusionrun.train.ranks import join_ranks
 
     forget_errors(layout, rank_place(os.environ))
     try:

@@ -135,11 +135,7 @@ def _slopes(points: Sequence[Point], means: Sequence[float]) -> Iterator[float]:
 
 def written(plan: Plan, factor: float) -> Mapping[str, Any]:
     """The section `learning_rates` that multiplies every rate of a plan by a factor."""
-    rates = {
-        name: float(f"{c.lr * factor:.3g}")
-        for name, c in plan.components.items()
-        if not name.startswith("heads.")
-    }
+    rates = {name: float(f"{plan.components[name].lr * factor:.3g}") for name in plan.owners}
     experts = {n.removeprefix("experts."): r for n, r in rates.items() if "." in n}
     same = len(set(experts.values())) == 1
     own: dict[str, Any] = (

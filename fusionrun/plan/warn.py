@@ -132,10 +132,11 @@ def _high_final_rate(plan: Plan) -> Iterator[Warn]:
 
 
 def _floor_above_base(plan: Plan) -> Iterator[Warn]:
+    owners = {name: plan.components[name] for name in plan.owners}
     held = {
         name: c.schedule["eta_min"]
-        for name, c in plan.components.items()
-        if not name.startswith("heads.") and c.schedule.get("eta_min", 0.0) > c.lr
+        for name, c in owners.items()
+        if c.schedule.get("eta_min", 0.0) > c.lr
     }
     for floor in dict.fromkeys(held.values()):
         names = [name for name in held if held[name] == floor]
@@ -231,8 +232,8 @@ def _nothing_to_choose_on(plan: Plan) -> Iterator[Warn]:
 
 def _with_rates(plan: Plan) -> Iterator[tuple[str, ComponentPlan]]:
     """What is trained; a head's rate is its expert's."""
-    for name, component in plan.components.items():
-        if component.parameters and not name.startswith("heads."):
+    for name in plan.owners:
+        if (component := plan.components[name]).parameters:
             yield name, component
 
 

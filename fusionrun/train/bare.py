@@ -26,13 +26,13 @@ from fusionrun.train.assemble import (
     pin_numerics,
 )
 from fusionrun.train.augment import Augmenter, BatchPart, augmenter_of, batches_of
-from fusionrun.train.engines import TakeStep, engine_of, take_step
+from fusionrun.train.engines import engine_of, take_step
 from fusionrun.train.epoch_log import EpochLog
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
-from fusionrun.train.step import Step
+from fusionrun.train.step import Ask, Step, TakeStep
 from fusionrun.train.tables import Table, epoch_order, spans
 from fusionrun.train.where import Best
 
@@ -47,7 +47,7 @@ class BareTrainer:
         plan: the plan.
         engine: how it takes steps.
         step: takes one batch, call by call.
-        take: takes one batch by the engine; `step` itself where that is eager.
+        take: takes one batch by the engine.
         train: the training split; `val` the validation split, if there is one.
         augment: changes training batches; None: nothing does.
         device: where everything is.
@@ -109,7 +109,7 @@ class BareTrainer:
             parts, batches_of(self.train, order, parts, self.augment), strict=True
         ):
             between_steps()
-            log.add(self.take(batch, part.stop == len(order)), batch.labels)
+            log.add(self.take(Ask(batch, part.stop == len(order))), batch.labels)
         return log
 
     def set_first_rates(self) -> None:

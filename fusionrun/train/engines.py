@@ -13,12 +13,10 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
-from torch import Tensor
 
 from fusionrun.errors import NotCompiledError, UserError
 from fusionrun.outside import cache_dir
@@ -27,8 +25,7 @@ from fusionrun.train.ahead import ahead
 from fusionrun.train.captured import Captured
 from fusionrun.train.norms import StepRecord
 from fusionrun.train.ranks import Ranks
-from fusionrun.train.step import Step, StepLog
-from fusionrun.train.tables import Batch
+from fusionrun.train.step import Ask, Step, StepLog, TakeStep
 from fusionrun.train.whole_step import StepFunction, StepInputs, memory_of, tensors_of, whole_step
 from fusionrun.train.whole_update import Memory
 
@@ -36,7 +33,6 @@ __all__ = [
     "TOGETHER",
     "CapturedStep",
     "CompiledStep",
-    "TakeStep",
     "engine_of",
     "take_step",
     "why_engine",
@@ -114,7 +110,7 @@ def take_step(engine: str, step: Step, rows: int) -> TakeStep:
         rows: of a full batch.
     """
     if engine == "eager":
-        return step
+        return lambda ask: step(*ask)
     _own_cache()
     return (CapturedStep if engine == "cudagraph" else CompiledStep)(step, rows)
 
@@ -137,20 +133,6 @@ def _told(error: Exception) -> Exception:
     return NotCompiledError(str(error).strip().partition("\n")[0])
 
 
-class TakeStep(Protocol):
-    """Takes one batch, as `Step` does."""
-
-    def __call__(
-        self,
-        batch: Batch,
-        last_in_epoch: bool,
-        batch_rows: int | None = None,
-        known: Mapping[str, Tensor] | None = None,
-    ) -> StepLog:
-        """See `Step.__call__`."""
-        ...
-
-
 class CompiledStep:
     """Steps through compiled graphs of one batch size; batches of another go call by call.
 
@@ -167,19 +149,13 @@ class CompiledStep:
         self._memory = memory_of(step)
         self._graphs: dict[tuple[Any, ...], StepFunction] = {}
 
-    def __call__(
-        self,
-        batch: Batch,
-        last_in_epoch: bool,
-        batch_rows: int | None = None,
-        known: Mapping[str, Tensor] | None = None,
-    ) -> StepLog:
+    def __call__(self, ask: Ask) -> StepLog:
         """Take one batch."""
-        updater, known = self._step.updater, known or {}
+        updater, batch, known = self._step.updater, ask.batch, ask.known or {}
         # (a batch after which nothing steps is for the plain step, too)
-        if len(batch.labels) != self._rows or not updater.due(updater.closes(last_in_epoch)):
-            return self._step(batch, last_in_epoch, batch_rows, known)
-        opens, closes, number = updater.takes(last_in_epoch)
+        if len(batch.labels) != self._rows or not updater.due(updater.closes(ask.last_in_epoch)):
+            return self._step(*ask)
+        opens, closes, number = updater.takes(ask.last_in_epoch)
         given = StepInputs(
             tuple(batch.inputs),
             batch.goal,
@@ -197,7 +173,7 @@ class CompiledStep:
         except Exception as error:
             raise _told(error) from error
         self._step.weights.learn(terms, 1.0, updater.left_out)
-        if last_in_epoch:
+        if ask.last_in_epoch:
             updater.check()
         record = StepRecord(tuple(group.name for group in updater.due(closes)), norms)
         return StepLog(terms, experts, overall, record, self._rows)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import Selection
 from fusionrun.train.assemble import loss_settings
 from fusionrun.train.augment import Augmenter, BatchPart, batches_of
-from fusionrun.train.engines import TakeStep
 from fusionrun.train.epoch_log import EpochLog, Tally
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.frozen import FrozenExperts
@@ -27,21 +26,12 @@ from fusionrun.train.nonfinite import bad_epoch, bad_outputs, bad_step
 from fusionrun.train.progress import Display, EpochNews
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import STATUS_EVERY_S, Recorder
-from fusionrun.train.step import Step, StepLog
-from fusionrun.train.tables import Batch, Table, epoch_order, spans
+from fusionrun.train.step import Ask, Step, StepLog, TakeStep
+from fusionrun.train.tables import Table, epoch_order, spans
 from fusionrun.train.where import Best, Patience, State, Where
 
 Walk = Generator["Ask", StepLog, None]
 LOWER_IS_BETTER = {"nll"}
-
-
-class Ask(NamedTuple):
-    """A batch that a run wants to be taken, in the words of `Step.__call__`."""
-
-    batch: Batch
-    last_in_epoch: bool
-    batch_rows: int
-    known: Mapping[str, Tensor]
 
 
 class Epochs:
@@ -50,7 +40,7 @@ class Epochs:
     Args:
         plan: rates, epochs, batch size, selection.
         step: whose network, updater and loss weights these are.
-        take_step: takes one batch: the step itself, or a compiled form of it.
+        take_step: takes one batch: by the step, or by a compiled form of it.
         train: the training split; `val` the validation split, if there is one.
         ranks: those that train together.
         recorder: takes metrics, events and status.
@@ -163,7 +153,7 @@ class Epochs:
         walk = self.walk()
         ask = next(walk, None)
         while ask is not None:
-            log = self._take_step(*ask)
+            log = self._take_step(ask)
             try:
                 ask = walk.send(log)
             except StopIteration:

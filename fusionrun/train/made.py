@@ -10,8 +10,7 @@ from fusionrun.data.load import Rows, load_data
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.data import Data
 from fusionrun.train.checkpoint import Loaded
-from fusionrun.train.engines import TakeStep
-from fusionrun.train.step import Step
+from fusionrun.train.step import Step, TakeStep
 from fusionrun.train.tables import Table
 from fusionrun.train.updates import Allocate
 

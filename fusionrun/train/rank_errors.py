@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from fusionrun.errors import FusionrunError, TrainingError
 from fusionrun.store.atomic import make_folder, write_json
 from fusionrun.store.layout import RunLayout
-from fusionrun.train.ranks import RankError, RankPlace, Ranks
+from fusionrun.train.rank_place import RankPlace
+from fusionrun.train.ranks import RankError, Ranks
 
 __all__ = ["forget_errors", "record_error"]
 

@@ -22,13 +22,13 @@ from fusionrun.store.status import read_status
 from fusionrun.train.alone import alone
 from fusionrun.train.attempt import Attempt
 from fusionrun.train.boundary import Interrupted
-from fusionrun.train.epochs import Ask, Walk
+from fusionrun.train.epochs import Walk
 from fusionrun.train.kept_memory import keep_freed_memory
 from fusionrun.train.made import Beside, Made
 from fusionrun.train.progress import Display, EpochNews, progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
-from fusionrun.train.step import StepLog
+from fusionrun.train.step import Ask, StepLog
 from fusionrun.train.stop import Signals, StopRequest, signals_heard
 from fusionrun.train.together import SideBySide, Together
 

@@ -8,7 +8,7 @@ Shapes: B rows of this rank, E experts, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,15 @@ from fusionrun.train.updates import Updater
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Ask(NamedTuple):
+    """A batch that is to be taken, in the words of `Step.__call__`."""
+
+    batch: Batch
+    last_in_epoch: bool
+    batch_rows: int | None = None
+    known: Mapping[str, Tensor] | None = None
+
+
 class StepLog(NamedTuple):
     """What a step leaves for the epoch's end, still on the device.
 
@@ -46,6 +55,10 @@ class StepLog(NamedTuple):
     overall: Tensor
     record: StepRecord | None
     samples: int
+
+
+TakeStep = Callable[[Ask], StepLog]
+"""Takes one batch: by a `Step`, or by what does the same otherwise."""
 
 
 @dataclass(eq=False)

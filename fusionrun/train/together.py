@@ -25,10 +25,9 @@ from torch.func import vmap
 from fusionrun.models.network import FusionNetwork
 from fusionrun.train.batched_forward import Batches, Parts, forward
 from fusionrun.train.batched_layers import Layer
-from fusionrun.train.epochs import Ask
 from fusionrun.train.losses import loss_terms
 from fusionrun.train.masks import Call, drawn, listed
-from fusionrun.train.step import Step, StepLog
+from fusionrun.train.step import Ask, Step, StepLog
 from fusionrun.train.tables import Batch
 from fusionrun.train.updates import Allocate
 
@@ -91,19 +90,12 @@ class Together:
             logs |= self._taken({run: asks[run] for run in runs})
         return logs
 
-    def one(
-        self,
-        batch: Batch,
-        last_in_epoch: bool,
-        batch_rows: int | None = None,
-        known: Mapping[str, Tensor] | None = None,
-    ) -> StepLog:
+    def one(self, ask: Ask) -> StepLog:
         """Take a batch of a run that is the only one, as `Step` does: to the same bits as beside
         others, for who goes on with one of them.
         """
         (run,) = self._steps
-        rows = len(batch.labels) if batch_rows is None else batch_rows
-        return self({run: Ask(batch, last_in_epoch, rows, known or {})})[run]
+        return self({run: ask})[run]
 
     def _taken(self, asks: Mapping[int, Ask]) -> dict[int, StepLog]:
         runs = tuple(asks)

@@ -21,24 +21,21 @@ from fusionrun.watch.files import (
     instant,
     json_lines,
     json_object,
-    number,
     section,
     tail,
     text,
     whole,
 )
 from fusionrun.watch.obstacles import Obstacle, obstacles
+from fusionrun.watch.rank_errors import RankError, rank_errors
 
-__all__ = ["WAITING", "Facts", "HandedJob", "RankError", "facts_of"]
+__all__ = ["WAITING", "Facts", "HandedJob", "facts_of"]
 
 EVENT_BYTES: Final = 1 << 18
 """Of the events, the last: at least two thousand."""
 
 WAITING: Final = frozenset({"", "prepared", "queued"})
 """States of a run whose next attempt has not begun to train."""
-
-MOST_RANKS: Final = 100_000
-"""More than that is damage, and would only take time to count."""
 
 LOG_LINES: Final = 200
 """Of the log, looked through for the words of Slurm's daemons."""
@@ -59,45 +56,6 @@ class HandedJob:
     host: str = ""
     born: int = 0
     sweep: str = ""
-
-
-@dataclass(frozen=True)
-class RankError:
-    """The first error of one rank.
-
-    Attributes:
-        rank: which.
-        host: where.
-        time: seconds since 1970.
-        step: steps taken; None before the first.
-        kind: the exception's class.
-        error: its message.
-        traceback: as Python prints it.
-        ranks: how many there were.
-        absent: which did not answer when this one had failed; None where it did not know.
-        known: fusionrun raised it on purpose: the message says all that a traceback would.
-        fix: what to do about it, as an order; may be empty.
-        repeats: the run as it is would only come to the same end again.
-    """
-
-    rank: int
-    host: str
-    time: float
-    step: int | None
-    kind: str
-    error: str
-    traceback: str
-    ranks: int = 0
-    absent: tuple[int, ...] | None = None
-    known: bool = False
-    fix: str = ""
-    repeats: bool = False
-
-    @property
-    def headline(self) -> str:
-        """Kind and first line of the message: `OutOfMemoryError: CUDA out of memory.`"""
-        first = self.error.strip().partition("\n")[0]
-        return f"{self.kind}: {first}" if first else self.kind
 
 
 @dataclass(frozen=True)
@@ -284,7 +242,7 @@ def facts_of(layout: RunLayout, *, thorough: bool = False) -> Facts:
         events=tuple(json_lines(layout.events, EVENT_BYTES)),
         trainer_lives=lives,
         supervisor_lives=_supervised(text(journal, "executor"), jobs),
-        errors=_errors(layout) if open_ else (),
+        errors=rank_errors(layout) if open_ else (),
         log=tuple(tail(layout.log, LOG_LINES)) if open_ else (),
         checkpoint=checkpoint,
         damaged=damaged,
@@ -346,36 +304,6 @@ def _supervised(executor: str, jobs: Sequence[HandedJob]) -> bool | None:
     if executor != "local" or not jobs or not jobs[-1].id.isdecimal():
         return None
     return _lives(jobs[-1].host, int(jobs[-1].id), jobs[-1].born)
-
-
-def _errors(layout: RunLayout) -> tuple[RankError, ...]:
-    pattern = layout.rank_error(0).name.replace("0", "*")
-    try:
-        files = list(layout.logs.glob(pattern))
-    except OSError:
-        return ()
-    found = [_rank_error(json_object(file)) for file in files]
-    return tuple(sorted((e for e in found if e), key=lambda e: (e.time, e.rank)))
-
-
-def _rank_error(content: Mapping[str, Any]) -> RankError | None:
-    if not content:
-        return None
-    step, absent = number(content, "step"), content.get("absent")
-    return RankError(
-        rank=whole(content, "rank"),
-        host=text(content, "host"),
-        time=instant(content, "time") or float("inf"),
-        step=None if step is None else int(step),
-        kind=text(content, "kind") or "an error",
-        error=text(content, "error"),
-        traceback=text(content, "traceback"),
-        ranks=min(whole(content, "ranks"), MOST_RANKS),
-        absent=tuple(n for n in absent if isinstance(n, int)) if isinstance(absent, list) else None,
-        known=content.get("known") is True,
-        fix=text(content, "fix"),
-        repeats=content.get("repeats") is True,
-    )
 
 
 def _checkpoints(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from fusionrun.watch.facts import Facts, RankError
+from fusionrun.watch.facts import Facts
+from fusionrun.watch.rank_errors import RankError
 
 __all__ = ["LOST", "Lost", "lost_ranks"]
 

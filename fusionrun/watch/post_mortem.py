@@ -18,9 +18,10 @@ from fusionrun.slurm.parse import QueuedJob
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.runs import typed
 from fusionrun.submit.waiting import listed
-from fusionrun.watch.facts import WAITING, Facts, RankError
+from fusionrun.watch.facts import WAITING, Facts
 from fusionrun.watch.files import instant, number, text
 from fusionrun.watch.lost_ranks import LOST, Lost, lost_ranks
+from fusionrun.watch.rank_errors import RankError
 
 __all__ = ["Cause", "cause_of", "how_to_go_on", "how_to_go_on_otherwise", "last_words"]
 

@@ -133,7 +133,7 @@ def test_no_line_of_a_run_lands_elsewhere(trained: RunLayout, victim: Path, name
 
 def test_a_ranks_error_does_not_land_elsewhere(trained: RunLayout, tmp_path: Path) -> None:
     from fusionrun.train.rank_errors import record_error
-    from fusionrun.train.ranks import RankPlace
+    from fusionrun.train.rank_place import RankPlace
 
     (tmp_path / "elsewhere").mkdir()
     shutil.rmtree(trained.logs, ignore_errors=True)

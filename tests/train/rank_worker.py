@@ -30,12 +30,12 @@ from fusionrun.train.augment import BatchPart, augmenter_of, batches_of
 from fusionrun.train.buffers import ClipGroup
 from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.rank_errors import record_error
+from fusionrun.train.rank_place import rank_place
 from fusionrun.train.ranks import (
     SINGLE,
     RankError,
     Ranks,
     join_ranks,
-    rank_place,
 )
 from fusionrun.train.step import Step
 from fusionrun.train.tables import Table, epoch_order, spans

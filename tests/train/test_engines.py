@@ -21,10 +21,10 @@ from fusionrun.recipe.read import read_recipe
 from fusionrun.train.ahead import library_of
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
 from fusionrun.train.captured import untouched
-from fusionrun.train.engines import CompiledStep, engine_of, why_engine
+from fusionrun.train.engines import CompiledStep, engine_of, take_step, why_engine
 from fusionrun.train.program import Program, traced
 from fusionrun.train.ranks import SINGLE
-from fusionrun.train.step import Step, StepLog
+from fusionrun.train.step import Ask, Step, StepLog
 from fusionrun.train.tables import Table, spans
 from fusionrun.train.whole_step import StepFunction, StepInputs
 from fusionrun.train.whole_update import Memory
@@ -99,7 +99,8 @@ class Trained:
         self._table.matrix = self._table.matrix.double()
         updater = make_updater(self.plan, network, CPU)
         self.step = Step(network, updater, loss_settings(self.plan), "float32", CPU)
-        self._take = self.step if engine is None else engine(self.step, 48)
+        plain = take_step("eager", self.step, 48)
+        self._take = plain if engine is None else engine(self.step, 48)
         torch.manual_seed(0)
         self.logs = [
             log for epoch in range(self.plan.settings.training.epochs) for log in self._epoch(epoch)
@@ -115,9 +116,10 @@ class Trained:
         network.freeze([name for name in network.names if f"experts.{name}" in frozen])
         total = len(self._table)
         batches = [
-            (self._table.batch(torch.arange(*span)), span[1] == total) for span in spans(total, 48)
+            Ask(self._table.batch(torch.arange(*span)), span[1] == total)
+            for span in spans(total, 48)
         ]
-        return [self._take(*batch) for batch in batches]
+        return [self._take(batch) for batch in batches]
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -19,13 +19,12 @@ from hypothesis import strategies as st
 from fusionrun.errors import TrainingError, UserError
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.rank_errors import forget_errors, record_error
+from fusionrun.train.rank_place import RankPlace, rank_place
 from fusionrun.train.ranks import (
     SINGLE,
     RankError,
-    RankPlace,
     Ranks,
     join_ranks,
-    rank_place,
 )
 from tests.train import rank_worker
 from tests.train.rank_worker import CPU, together

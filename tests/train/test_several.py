@@ -17,7 +17,7 @@ from fusionrun.errors import FusionrunError
 from fusionrun.launch import prepare
 from fusionrun.plan.sweep import plan_points
 from fusionrun.plan.together import groups_of
-from fusionrun.store.layout import RunLayout
+from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import read_events
 from fusionrun.train import several
@@ -53,8 +53,8 @@ def prepared(folder: Path, sweep: str = SWEEP, recipe: str = SMALL) -> list[RunL
     return [prepare(point.plan, source.text, folder / "runs", new=True).layout for point in points]
 
 
-def weights(layout: RunLayout, which: str = "last") -> dict[str, Tensor]:
-    root = layout.components(which)  # type: ignore[arg-type]
+def weights(layout: RunLayout, which: Which = "last") -> dict[str, Tensor]:
+    root = layout.components(which)
     files = sorted(root.rglob("*.safetensors"))
     return {f"{f.relative_to(root)}/{n}": t for f in files for n, t in load_file(f).items()}
 

@@ -13,9 +13,8 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.sweep import plan_points
 from fusionrun.schema.fusions import FUSIONS
 from fusionrun.train.assemble import loss_settings, make_network, make_tables, make_updater
-from fusionrun.train.epochs import Ask
 from fusionrun.train.ranks import SINGLE
-from fusionrun.train.step import Step
+from fusionrun.train.step import Ask, Step
 from fusionrun.train.tables import Table
 from fusionrun.train.together import SideBySide, Together
 from fusionrun.train.updates import Allocate, own_memory

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -22,9 +21,8 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.stored import read_plan
 from fusionrun.store.atomic import write_json
 from fusionrun.store.checkpoints import remove_checkpoints
-from fusionrun.store.components import save_components
 from fusionrun.store.disk_errors import in_words, way_out
-from fusionrun.store.layout import RunLayout, Which
+from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import State as RunState
 from fusionrun.store.status import how_it_stood, read_status
 from fusionrun.train.assemble import (
@@ -41,6 +39,7 @@ from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
+from fusionrun.train.component_saver import NEVER_TOUCHED, TOUCHED_ONCE, ComponentSaver
 from fusionrun.train.engines import TOGETHER, engine_of, take_step, why_engine
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Epochs, copied_state, evaluated
@@ -50,21 +49,15 @@ from fusionrun.train.progress import Display, progress
 from fusionrun.train.rank_errors import record_error
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
-from fusionrun.train.saver import PAUSE_S, Saver, tidy
+from fusionrun.train.saver import Saver, tidy
 from fusionrun.train.starts import starting_tensors
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest
 from fusionrun.train.together import SideBySide, Together
 from fusionrun.train.updates import own_memory
-from fusionrun.train.where import Best, State
+from fusionrun.train.where import Best
 
 __all__ = ["Attempt", "Outcome"]
-
-# How often at most the best weights of one of a process's runs are written while training goes on.
-SAVE_EVERY_S = 30.0
-
-NEVER_TOUCHED = "not touched"
-TOUCHED_ONCE = "touched once, after training, with the best weights; nothing was chosen on it"
 
 NOT_GONE_ON = "it was not gone on with, as it would not end with the same bits"
 
@@ -81,7 +74,7 @@ class Attempt:
         self._saver: Saver | None = None
         self._stood: RunState = "stopped"
         self._came_before = (0, 0)
-        self._last_save, self._save_every_s = time.monotonic(), SAVE_EVERY_S
+        self._components: ComponentSaver | None = None
         # What its lines on the screen begin with.
         self._called = ""
 
@@ -123,7 +116,7 @@ class Attempt:
         if beside is None and loaded and loaded.engine == TOGETHER and self._ranks.size == 1:
             beside = Beside(memory.place_of(0))  # what the others did is not missed
         allocate, runs, load = beside or Beside(own_memory)
-        self._save_every_s = SAVE_EVERY_S * runs
+        self._components = ComponentSaver(self._layout, plan, self._ranks, self._recorder, runs)
         rows = load(plan.settings.data, plan.data)
         before = starting_tensors(plan, self._layout, loaded, self._ranks)
         network = make_network(plan, rows["train"], before).to(device)
@@ -238,7 +231,7 @@ class Attempt:
             recorder=self._recorder,
             display=display,
             between_steps=Boundary(step, self._ranks, stop, self._recorder, self._checkpoints),
-            save=self._save_best_sometimes,
+            save=self._own_components.save_best_sometimes,
             augment=augmenter_of(plan, tables["train"], step.network.experts_by_name),
         )
         if made.loaded:
@@ -252,15 +245,15 @@ class Attempt:
         plan, step, tables, epochs = made.plan, made.step, made.tables, self._done
         if epochs.ended_early:
             self._say(epochs.ended_early)
-        last = copied_state(step)
+        last = Best(epochs.epoch - 1, epochs.steps, state=copied_state(step))
         for name, module in step.network.components().items():
             module.load_state_dict(epochs.best.state[name])
         splits = [part for part in ("test", "val", "train") if part in tables]
         results = {part: evaluated(plan, step, tables[part]) for part in splits}
         self._recorder.results(asked_metrics(plan, results))
         touched = TOUCHED_ONCE if "test" in tables else NEVER_TOUCHED
-        self._save("best", epochs.best.state, epochs.best, touched)
-        self._save("last", last, None, touched)
+        self._own_components.save("best", epochs.best, touched)
+        self._own_components.save("last", last, touched)
         if weights := step.weights.now():
             words = ", ".join(f"{path} {weight:.3g}" for path, weight in weights.items())
             self._say(f"loss weights after the last epoch: {words}")
@@ -296,61 +289,16 @@ class Attempt:
         return self._epochs
 
     @property
+    def _own_components(self) -> ComponentSaver:
+        if self._components is None:
+            raise RuntimeError("there are no components yet")
+        return self._components
+
+    @property
     def _checkpoints(self) -> Saver:
         if self._saver is None:
             raise RuntimeError("there is nothing to save yet")
         return self._saver
-
-    def _save_best_sometimes(self, best: Best) -> None:
-        """Written while training goes on, but not so often that training would wait for it.
-
-        What cannot be written now is in every checkpoint, and is written at the end.
-        """
-        if time.monotonic() - self._last_save < self._save_every_s:
-            return
-        self._last_save = time.monotonic()
-        try:
-            self._write("best", best.state, best, NEVER_TOUCHED)
-        except OSError as error:
-            self._recorder.event("save_failed", which="best", error=str(error))
-
-    def _save(self, which: Which, state: State, best: Best | None, test_split: str) -> None:
-        """Write a set of components; a failure is tried again once.
-
-        Raises:
-            OSError: it failed again. The set that was there before still is.
-        """
-        try:
-            self._write(which, state, best, test_split)
-        except OSError as error:
-            self._recorder.event("save_failed", which=which, error=str(error))
-            time.sleep(PAUSE_S)
-            self._write(which, state, best, test_split)
-
-    def _write(self, which: Which, state: State, best: Best | None, test_split: str) -> None:
-        if self._plan is None or not self._ranks.is_first:
-            return
-        epochs, selection = self._done, self._plan.settings.training.selection
-        chosen = None
-        if best is not None and best.value is not None:
-            chosen = {
-                "split": "val",
-                "path": selection.path,
-                "metric": selection.metric,
-                "value": best.value,
-            }
-        record = {
-            "run_id": self._layout.id,
-            "plan_hash": self._plan.hash,
-            "which": which,
-            "epoch": epochs.epoch - 1 if best is None else best.epoch,
-            "step": epochs.steps if best is None else best.step,
-            "chosen_on": chosen,
-            "test_split": test_split,
-            "classes": tuple(str(label) for label in self._plan.data.classes),
-        }
-        save_components(self._layout.components(which), state, record=record)
-        self._recorder.event("saved", which=which, epoch=record["epoch"])
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -401,7 +349,7 @@ class Attempt:
 
     def _end(self, state: RunState, outcome: str, reason: str) -> None:
         if self._epochs is not None and self._epochs.best.state:
-            self._save("best", self._epochs.best.state, self._epochs.best, NEVER_TOUCHED)
+            self._own_components.save("best", self._epochs.best, NEVER_TOUCHED)
         self._recorder.status(state, *self._came)
         self._recorder.outcome(outcome, reason, *self._came)
 

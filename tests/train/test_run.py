@@ -31,7 +31,7 @@ from fusionrun.store.layout import RunLayout
 from fusionrun.store.manifest import read_manifest
 from fusionrun.store.runs import list_runs
 from fusionrun.store.status import read_status
-from fusionrun.train import attempt, job
+from fusionrun.train import attempt, component_saver, job
 from fusionrun.train.assemble import make_network
 from fusionrun.train.evaluate import split_logits
 from fusionrun.train.metrics import path_metrics
@@ -161,7 +161,7 @@ def test_the_environment_names_versions_host_device_and_data(digits: RunLayout) 
 def test_the_manifest_says_that_the_test_split_was_touched_once(
     digits: RunLayout, which: str
 ) -> None:
-    assert read_manifest(digits.components(which)).test_split == attempt.TOUCHED_ONCE
+    assert read_manifest(digits.components(which)).test_split == component_saver.TOUCHED_ONCE
 
 
 def test_the_test_split_is_evaluated_once(
@@ -452,7 +452,7 @@ def test_a_run_without_validation_split_keeps_the_last_epoch(small: Path, tmp_pa
 
 def test_a_run_without_test_split_says_that_it_touched_none(small: Path, tmp_path: Path) -> None:
     layout = trained(small, tmp_path, "data.split={train: 0.7, val: 0.3, test: 0.0}")
-    assert read_manifest(layout.components("best")).test_split == attempt.NEVER_TOUCHED
+    assert read_manifest(layout.components("best")).test_split == component_saver.NEVER_TOUCHED
     assert list(json.loads(layout.results.read_text())) == ["val", "train"]
 
 

@@ -6,12 +6,13 @@
 
 The first call makes `.venv-benchmarks` with the peers. A run of everything that is not quick
 writes docs/benchmarks.md. `--here` takes the python that it was called with, and leaves out what
-that has not.
+that has not. Part `gpu` is left out where torch finds no CUDA device.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ from benchmarks.environment import ROOT, go_there, is_here
 PAGE = ROOT / "docs" / "benchmarks.md"
 QUICK_SHARE = 0.1
 # Of `benchmarks.parts`, which is imported where torch is: a slip must not install that first.
-PART_NAMES = ("steps", "one", "runner", "stacked", "conv", "stall", "folds", "plan")
+PART_NAMES = ("steps", "one", "runner", "stacked", "conv", "stall", "folds", "plan", "gpu")
 
 
 def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
@@ -34,21 +35,27 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two rounds of few steps")
     parts = f"parts to run, of {', '.join(PART_NAMES)}"
     parser.add_argument("--only", nargs="+", metavar="PART", choices=PART_NAMES, help=parts)
+    gpu = "device of part gpu; cpu: to see it run where there is none"
+    parser.add_argument("--gpu", default="cuda", choices=("cuda", "cpu"), help=gpu)
     parser.add_argument("--here", action="store_true", help="in this python, as it is")
     return parser.parse_args(given)
 
 
 def main() -> None:
     arguments = arguments_of()
+    # An installed program has its bytecode; without, a third of a command's start is compiling.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if not (arguments.here or is_here()):
         go_there(sys.argv[1:])
-    from benchmarks.parts import PARTS, Effort
+    from benchmarks.comparison import Effort
+    from benchmarks.parts import PARTS
     from benchmarks.report import bounds_table, document
 
     rounds = arguments.rounds or (2 if arguments.quick else 7)
     sections = []
     with tempfile.TemporaryDirectory() as folder:
-        effort = Effort(rounds, QUICK_SHARE if arguments.quick else 1.0, Path(folder))
+        share = QUICK_SHARE if arguments.quick else 1.0
+        effort = Effort(rounds, share, Path(folder), arguments.gpu)
         for name in arguments.only or PART_NAMES:
             for section in PARTS[name](effort):
                 sections.append(section)

@@ -13,6 +13,10 @@ import sys
 import time
 from collections.abc import Callable
 
+import torch
+
+from fusionrun.profiling.machine import synchronize
+
 LOSS_STEPS = 100
 
 
@@ -21,10 +25,11 @@ class Meter:
 
     Args:
         loss: of the network as it is now, on all training rows; None: it is another model.
+        device: that is waited for before the clock is read.
     """
 
-    def __init__(self, loss: Callable[[], float] | None) -> None:
-        self._loss = loss
+    def __init__(self, loss: Callable[[], float] | None, device: torch.device) -> None:
+        self._loss, self._device = loss, device
         self._left = LOSS_STEPS
         self._steps = 0  # of the round; 0 in the steps before the first
         self._wall = self._cpu = 0.0
@@ -33,6 +38,7 @@ class Meter:
         if self._left:
             self._left -= 1
             return
+        synchronize(self._device)
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
         self.ended(wall, cpu)
         self._steps = self.wanted()

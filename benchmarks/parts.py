@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
 
 from benchmarks import folds, recipes, start
+from benchmarks.comparison import (
+    BY_HAND,
+    COMPILED,
+    EAGER,
+    PLAIN,
+    Effort,
+    compiled_entry,
+    faster,
+    memory,
+    more,
+    own_entries,
+    their_entries,
+    verdict,
+)
+from benchmarks.gpu import gpu
 from benchmarks.peers import PEERS
 from benchmarks.recipes import COMMON, NO_CHECKPOINTS
 from benchmarks.report import Bound, Section, engines
-from benchmarks.rounds import ROOT, Entry, Measured, Ratio, measure, ratio
+from benchmarks.rounds import Entry, Measured, ratio
 
-PLAIN, BY_HAND = "plain loop", "best loop by hand"
-EAGER, COMPILED = "fusionrun, eager", "fusionrun, compiled"
 RUNNER = "fusionrun, the whole runner"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is done.
-
-    Attributes:
-        rounds: of each comparison.
-        share: of the steps of a full round.
-        folder: for recipes and data.
-    """
-
-    rounds: int
-    share: float
-    folder: Path
-
-    def measured(self, entries: Sequence[Entry], steps: int) -> dict[str, Measured]:
-        """The engines by name."""
-        number = max(2, round(steps * self.share))
-        return {own.name: own for own in measure(entries, self.rounds, number)}
 
 
 def steps(effort: Effort) -> Iterator[Section]:
@@ -55,13 +43,16 @@ def steps(effort: Effort) -> Iterator[Section]:
         peers = [name for name in PEERS if name != "scikit-learn"]
         # (whole epochs: 10 steps of at most 128 rows, 38 of at most 32)
         found = effort.measured(
-            [*_peers(peers, recipes.DIGITS, settings), *_ours(recipes.DIGITS, settings)],
+            [
+                *their_entries(peers, recipes.DIGITS, settings),
+                *own_entries(recipes.DIGITS, settings),
+            ],
             200 if batch_size == 128 else 380,
         )
         work = f"six MLP experts on the digits, B = {batch_size}"
         bounds = [faster(work, found, *names, least, aim) for *names, least, aim in own]
         if batch_size == 128:
-            bounds += [_memory(found, EAGER), _memory(found, COMPILED)]
+            bounds += [memory(found, EAGER), memory(found, COMPILED)]
         words = (
             "The shipped digits recipe without dropout; a full epoch's order, short batch included."
         )
@@ -72,7 +63,7 @@ def one(effort: Effort) -> Iterator[Section]:
     """One MLP expert, for scikit-learn's sake."""
     recipe = recipes.equal_experts(effort.folder, 1)
     peers = [PLAIN, BY_HAND, "scikit-learn"]
-    found = effort.measured([*_peers(peers, recipe), *_ours(recipe)], 200)
+    found = effort.measured([*their_entries(peers, recipe), *own_entries(recipe)], 200)
     words = (
         "MLPClassifier is as wide as the expert, and is another model: no fusion, no LayerNorm, no "
         "second head, no clip; its loss is not compared."
@@ -90,7 +81,7 @@ def runner(effort: Effort) -> Iterator[Section]:
             Entry(EAGER, "fusionrun", recipe, COMMON),
             Entry(RUNNER, "runner", recipe, (*COMMON, NO_CHECKPOINTS)),
             Entry(saved, "runner", recipe, (*COMMON, often)),
-            *_compiled(recipe, COMMON),
+            *compiled_entry(recipe, COMMON),
             Entry(
                 f"{RUNNER}, compiled",
                 "runner",
@@ -119,7 +110,8 @@ def stacked(effort: Effort) -> Iterator[Section]:
     for number in (8, 16, 32, 64):
         recipe = recipes.equal_experts(effort.folder, number)
         found = effort.measured(
-            [*_peers([PLAIN, BY_HAND], recipe), *_ours(recipe)], 40 if number < 32 else 20
+            [*their_entries([PLAIN, BY_HAND], recipe), *own_entries(recipe)],
+            40 if number < 32 else 20,
         )
         an_expert[number] = found[COMPILED]
         work = f"{number} equal MLP experts, B = 128"
@@ -136,7 +128,7 @@ def _an_expert(many: Measured, few: Measured) -> Bound:
     if many.missing or few.missing:
         return Bound(work, promised, many.missing or few.missing, "not measured")
     found = ratio(many.cpu, [8 * seconds for seconds in few.cpu])
-    return Bound(work, promised, str(found), _verdict(found.median <= 1.3))
+    return Bound(work, promised, str(found), verdict(found.median <= 1.3))
 
 
 def conv(effort: Effort) -> Iterator[Section]:
@@ -144,8 +136,8 @@ def conv(effort: Effort) -> Iterator[Section]:
     recipe = recipes.conv_experts(effort.folder)
     # A textbook leaves images as torch's default has them; the loop by hand knows of channels_last.
     textbook = (*COMMON, "training.memory_format=contiguous")
-    peers = [*_peers([PLAIN], recipe, textbook), *_peers([BY_HAND], recipe)]
-    found = effort.measured([*peers, *_ours(recipe)], 20)
+    peers = [*their_entries([PLAIN], recipe, textbook), *their_entries([BY_HAND], recipe)]
+    found = effort.measured([*peers, *own_entries(recipe)], 20)
     work = "four small conv experts, 3 × 32 × 32, B = 32"
     bounds = [faster(work, found, name, PLAIN, 1.4, 1.6) for name in (EAGER, COMPILED)]
     words = (
@@ -156,18 +148,10 @@ def conv(effort: Effort) -> Iterator[Section]:
 
 def stall(effort: Effort) -> Iterator[Section]:
     """What a step waits for a checkpoint of 200 MB."""
-    command = [sys.executable, "-m", "benchmarks.stall", str(recipes.large_expert(effort.folder))]
-    done = subprocess.run(
-        [*command, str(effort.rounds), *COMMON, NO_CHECKPOINTS],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = effort.stalls(COMMON)
     own = ratio(found["stalls"], found["writes"])
     work, size = "step stall of a checkpoint against a raw write of its bytes", found["bytes"] / 1e6
-    bound = Bound(work, "≤ 0.3 (aim 0.2)", str(own), _verdict(own.median <= 0.3))
+    bound = Bound(work, "≤ 0.3 (aim 0.2)", str(own), verdict(own.median <= 0.3))
     words = f"{size:,.0f} MB: weights, best weights, two moments; the write ends with an fsync."
     yield Section("A checkpoint's stall", words, bounds=[bound])
 
@@ -183,7 +167,7 @@ def folded(effort: Effort) -> Iterator[Section]:
         "fifteen folds of the digits recipe, batched, against one by one",
         "at least 3 × (aim 5 ×)",
         str(own) if sound else f"NLLs differ by {apart:.1e}",
-        _verdict(own.median >= 3) if sound else "void",
+        verdict(own.median >= 3) if sound else "void",
     )
     words = (
         f"The shipped digits recipe, five folds of three splits, {epochs} epochs each, as whole "
@@ -206,7 +190,7 @@ def plan(effort: Effort) -> Iterator[Section]:
     pairs = [(start.seconds(command), start.seconds(nothing)) for _ in range(effort.rounds)]
     own = ratio(*zip(*pairs, strict=True))
     bound = Bound(
-        "`plan` against `python -c pass`", "≤ 20 (aim 15)", str(own), _verdict(own.median <= 20)
+        "`plan` against `python -c pass`", "≤ 20 (aim 15)", str(own), verdict(own.median <= 20)
     )
     words = "`python benchmarks/start.py` shows the other commands."
     yield Section("Starting", words, bounds=[bound])
@@ -221,78 +205,5 @@ PARTS: dict[str, Callable[[Effort], Iterable[Section]]] = {
     "stall": stall,
     "folds": folded,
     "plan": plan,
+    "gpu": gpu,
 }
-
-
-def _peers(
-    names: Iterable[str], recipe: Path, settings: tuple[str, ...] = COMMON
-) -> Iterator[Entry]:
-    return (Entry(name, name, recipe, settings) for name in names)
-
-
-def _ours(recipe: Path, settings: tuple[str, ...] = COMMON) -> Iterator[Entry]:
-    yield Entry(EAGER, "fusionrun", recipe, (*settings, "training.engine=eager"))
-    yield from _compiled(recipe, settings)
-
-
-def _compiled(recipe: Path, settings: tuple[str, ...]) -> Iterator[Entry]:
-    yield Entry(COMPILED, "fusionrun", recipe, (*settings, "training.engine=compiled"))
-
-
-def faster(
-    work: str, found: dict[str, Measured], ours: str, theirs: str, least: float, aim: float
-) -> Bound:
-    """How many times as fast, by CPU time."""
-    name = f"{work}: {ours} against {theirs}"
-    promised = f"at least {least:g} × (aim {aim:g} ×)"
-    return _bound(
-        name, promised, found, ours, theirs, lambda one, two: ratio(two.cpu, one.cpu), least
-    )
-
-
-def more(
-    work: str, found: dict[str, Measured], ours: str, theirs: str, most: float, aim: float
-) -> Bound:
-    """How much longer, by the wall clock: threads of ours work beside a step."""
-    promised = f"≤ {1 + most:g} (aim {1 + aim:g})"
-
-    def longer(one: Measured, two: Measured) -> Ratio:
-        return ratio(one.wall, two.wall)
-
-    return _bound(work, promised, found, ours, theirs, longer, 1 + most, better="less")
-
-
-def _memory(found: dict[str, Measured], ours: str) -> Bound:
-    def held(one: Measured, two: Measured) -> Ratio:
-        return ratio([one.peak_bytes], [two.peak_bytes])
-
-    work = f"peak memory of the process, {ours} against {PLAIN}"
-    return _bound(work, "≤ 1.1 (aim 1.0)", found, ours, PLAIN, held, 1.1, better="less")
-
-
-def _bound(
-    work: str,
-    promised: str,
-    found: dict[str, Measured],
-    ours: str,
-    theirs: str,
-    measured: Callable[[Measured, Measured], Ratio],
-    limit: float,
-    better: Literal["more", "less"] = "more",
-) -> Bound:
-    one, two, reference = found[ours], found[theirs], next(iter(found.values()))
-    if missing := one.missing or two.missing:
-        return Bound(work, promised, missing, "not measured")
-    if one.is_void(reference) or two.is_void(reference):
-        return Bound(work, promised, "another loss after 100 steps", "void")
-    own = measured(one, two)
-    return Bound(
-        work,
-        promised,
-        str(own),
-        _verdict(own.median >= limit if better == "more" else own.median <= limit),
-    )
-
-
-def _verdict(is_met: bool) -> str:
-    return "met" if is_met else "MISSED"

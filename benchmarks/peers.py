@@ -34,8 +34,9 @@ class _Order(Sampler[int]):
 
 
 def _loader(task: Task) -> DataLoader[Any]:
-    data = TensorDataset(*task.inputs, task.labels)
-    return DataLoader(data, batch_size=task.batch_size, sampler=_Order(task))
+    data = TensorDataset(*(x.cpu() for x in task.inputs), task.labels.cpu())
+    pins = task.device.type == "cuda"
+    return DataLoader(data, batch_size=task.batch_size, sampler=_Order(task), pin_memory=pins)
 
 
 def plain(task: Task, meter: Meter) -> None:
@@ -43,8 +44,9 @@ def plain(task: Task, meter: Meter) -> None:
     loader, optimizer, clips = _loader(task), task.optimizer(), task.clips()
     while True:
         total = 0.0
-        for *inputs, labels in loader:
+        for batch in loader:
             meter()
+            *inputs, labels = (x.to(task.device, non_blocking=True) for x in batch)
             optimizer.zero_grad()
             loss = task.loss(inputs, labels)
             loss.backward()
@@ -72,8 +74,9 @@ def _one_clip(task: Task) -> Callable[[], None]:
     """All groups clipped in one pass over all gradients."""
     groups = task.clips()
     parameters = [p for own, _ in groups for p in own]
-    places = torch.tensor([n for n, (own, _) in enumerate(groups) for _ in own])
-    limits = torch.tensor([limit for _, limit in groups])
+    numbers = [n for n, (own, _) in enumerate(groups) for _ in own]
+    places = torch.tensor(numbers, device=task.device)
+    limits = torch.tensor([limit for _, limit in groups], device=task.device)
 
     def clip() -> None:
         grads = [p.grad for p in parameters]

@@ -35,25 +35,36 @@ def equal_experts(folder: Path, number: int, batch_size: int = 128) -> Path:
     return _written(folder / f"equal-{number}.yaml", f"{head}{_DIGITS}experts:\n{experts}")
 
 
-def large_expert(folder: Path) -> Path:
+def large_expert(folder: Path, width: int = 3400) -> Path:
     """One MLP whose checkpoint takes some 200 MB: weights, best weights and two moments."""
     head = _HEAD.format(name="large", epochs=1000, batch_size=1200)
-    expert = "{model: mlp, view: pixel_averages, hidden: [3400, 3400], features: 64}"
+    expert = f"{{model: mlp, view: pixel_averages, hidden: [{width}, {width}], features: 64}}"
     return _written(folder / "large.yaml", f"{head}{_DIGITS}experts:\n  large: {expert}\n")
 
 
 def conv_experts(folder: Path) -> Path:
-    """Four small convolutional networks on images of 3 × 32 × 32: each class one, under noise."""
+    """Four small convolutional networks on images."""
+    expert = "{model: cnn, view: image, channels: [16, 32], features: 64}"
+    return _four_on_images(folder, "conv", expert, batch_size=32)
+
+
+def wide_resnets(folder: Path) -> Path:
+    """Four WRN-28-10 on images."""
+    expert = "{model: wideresnet, view: image}"
+    return _four_on_images(folder, "wide-resnets", expert, batch_size=128)
+
+
+def _four_on_images(folder: Path, name: str, expert: str, batch_size: int) -> Path:
+    """On 1,280 images of 3 × 32 × 32: each class one, under noise."""
     draw, labels = np.random.default_rng(0), np.arange(1280) % 10
     shown = draw.integers(0, 128, (10, 3, 32, 32), np.uint8)[labels]
     noise = draw.integers(0, 128, shown.shape, np.uint8)
     np.savez(folder / "images.npz", image=shown + noise, label=labels)
-    expert = "{model: cnn, view: image, channels: [16, 32], features: 64}"
     experts = "".join(f"  e{n}: {expert}\n" for n in range(4))
-    head = _HEAD.format(name="conv", epochs=60, batch_size=32)
+    head = _HEAD.format(name=name, epochs=60, batch_size=batch_size)
     split = "{train: 1.0, val: 0.0, test: 0.0}"
     data = f"data: {{source: npz, path: images.npz, label: label, split: {split}}}\n"
-    return _written(folder / "conv.yaml", f"{head}{data}experts:\n{experts}")
+    return _written(folder / f"{name}.yaml", f"{head}{data}experts:\n{experts}")
 
 
 def long_digits(folder: Path) -> Path:

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.task import plan_of
 from fusionrun.store.layout import RunLayout
-from fusionrun.train.bare import BareTrainer, bare_trainer
+from fusionrun.train.bare import bare_trainer
 from fusionrun.train.checkpoint import Origin, copied
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.ranks import SINGLE
@@ -34,6 +34,7 @@ def main(recipe: str, rounds: str, *settings: str) -> None:
     trainer, origin = bare_trainer(plan), Origin(plan.hash, {}, {})
     stalls: list[float] = []
     writes: list[float] = []
+    size = 0
     with tempfile.TemporaryDirectory() as folder:
         layout = RunLayout(Path(folder))
         layout.checkpoints.mkdir()
@@ -42,14 +43,15 @@ def main(recipe: str, rounds: str, *settings: str) -> None:
         saver = Saver(layout, checkpoints, origin, trainer.step, SINGLE, recorder, None)
 
         def between_steps(epochs: Epochs) -> None:
+            nonlocal size
             if epochs.epoch < 1:  # until the best weights are among what is saved
                 return
             began = time.perf_counter()
             saver.save(epochs)
             stalls.append(time.perf_counter() - began)
             saver.wait()
-            snapshot = copied(epochs, trainer.step, SINGLE, origin)
-            writes.append(_raw_write(Path(folder) / "raw", snapshot.size))
+            size = copied(epochs, trainer.step, SINGLE, origin).size
+            writes.append(_raw_write(Path(folder) / "raw", size))
             if len(stalls) > int(rounds):
                 raise _Enough
 
@@ -58,14 +60,7 @@ def main(recipe: str, rounds: str, *settings: str) -> None:
         except _Enough:
             saver.close()
     # The first one finds memory that nobody has touched yet.
-    print(json.dumps({"stalls": stalls[1:], "writes": writes[1:], "bytes": snapshot_size(trainer)}))
-
-
-def snapshot_size(trainer: BareTrainer) -> int:
-    """Of what a checkpoint holds: weights, best weights and moments."""
-    updater = trainer.step.updater
-    flat = updater.flat.numel() * updater.flat.element_size()
-    return flat * (2 + len(updater.moments))
+    print(json.dumps({"stalls": stalls[1:], "writes": writes[1:], "bytes": size}))
 
 
 def _raw_write(path: Path, size: int) -> float:

@@ -23,10 +23,8 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.resolve import make_plan
 from fusionrun.plan.unsupported import refuse_unsupported
 from fusionrun.recipe.read import read_recipe
-from fusionrun.train.assemble import make_network
+from fusionrun.train.assemble import choose_device, make_network
 from fusionrun.train.tables import Table, epoch_order
-
-CPU = torch.device("cpu")
 
 
 def plan_of(recipe: Path, settings: list[str]) -> Plan:
@@ -59,10 +57,15 @@ class Task:
     def batch_size(self) -> int:
         return self.plan.settings.training.batch_size
 
+    @property
+    def device(self) -> torch.device:
+        """Where network and rows are."""
+        return self.labels.device
+
     def orders(self) -> Iterator[Tensor]:
         """The rows of one epoch after the other, in fusionrun's order."""
         for epoch in count():
-            yield epoch_order(len(self.labels), self.plan.seed, epoch, CPU)
+            yield epoch_order(len(self.labels), self.plan.seed, epoch, self.device)
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """One for each component, with its rate and weight decay."""
@@ -116,8 +119,9 @@ class Task:
 def task_of(plan: Plan) -> Task:
     torch.manual_seed(plan.seed)
     rows = load_data(plan.settings.data, plan.data)["train"]
-    network = make_network(plan, rows).train()
+    device = choose_device(plan.settings.training.device)
+    network = make_network(plan, rows).to(device).train()
     views = {name: expert.view for name, expert in plan.settings.experts.items()}
-    table = Table(rows, network.experts_by_name, views, CPU)
-    batch = table.batch(torch.arange(len(table)))
+    table = Table(rows, network.experts_by_name, views, device)
+    batch = table.batch(torch.arange(len(table), device=device))
     return Task(plan, network, [x.contiguous() for x in batch.inputs], batch.labels)

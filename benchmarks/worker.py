@@ -16,6 +16,7 @@ from benchmarks.meter import Meter, say
 from benchmarks.task import Task, plan_of, task_of
 from fusionrun.errors import RecipeError, UserError
 from fusionrun.plan.plan import Plan
+from fusionrun.train.assemble import choose_device
 from fusionrun.train.bare import BareTrainer, bare_trainer
 
 
@@ -33,21 +34,22 @@ def main(engine: str, recipe: str, *settings: str) -> None:
 
 def work(engine: str, plan: Plan) -> None:
     torch.set_flush_denormal(True)
+    device = choose_device(plan.settings.training.device)
     if engine == "runner":
-        ours.runner(plan, Meter(None))
+        ours.runner(plan, Meter(None, device))
     elif engine == "fusionrun":
         trainer = bare_trainer(plan)
-        ours.steps(trainer, Meter(whole_loss_of(trainer)))
+        ours.steps(trainer, Meter(whole_loss_of(trainer), device))
     else:
         task = task_of(plan)
         loss = None if engine == "scikit-learn" else task.whole_loss
-        peers.PEERS[engine](task, Meter(loss))
+        peers.PEERS[engine](task, Meter(loss, device))
 
 
 def whole_loss_of(trainer: BareTrainer) -> Callable[[], float]:
     """Of fusionrun's own network, by the same words as the peers'."""
     table = trainer.train
-    batch = table.batch(torch.arange(len(table)))
+    batch = table.batch(torch.arange(len(table), device=trainer.device))
     task = Task(trainer.plan, trainer.step.network, batch.inputs, batch.labels)
     return task.whole_loss
 

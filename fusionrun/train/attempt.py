@@ -198,7 +198,7 @@ class Attempt:
         if engine not in ("eager", TOGETHER):
             kept = "unless an earlier run of these shapes has left what it compiled"
             self._say(f"engine {engine} ({why}): the first step compiles, a minute or so, {kept}")
-        elif engine not in (plan["training.engine"], TOGETHER):
+        elif engine != TOGETHER and plan.values["training.engine"].source == "rule":
             self._say(f"engine {engine} ({why})")
 
     def _origin(self, plan: Plan, rows: Mapping[str, Rows], step: Step, engine: str) -> Origin:

@@ -40,7 +40,8 @@ class Captured:
                     graph(memory, self._given)
             torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # (another thread may be fetching a checkpoint meanwhile: that is no part of it)
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = graph(memory, self._given)
 
     def __call__(self, memory: Memory, given: StepInputs) -> StepOutputs:

@@ -29,8 +29,9 @@ from fusionrun.errors import InexactError, TrainingError
 from fusionrun.regular import read_regular
 from fusionrun.store.checkpoints import PLACE, Checkpoint, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
+from fusionrun.train.device_copy import DeviceCopy
 from fusionrun.train.epoch_log import Tally
-from fusionrun.train.epochs import Epochs, copied_state
+from fusionrun.train.epochs import Epochs
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
@@ -247,56 +248,50 @@ def copied(epochs: Epochs, step: Step, ranks: Ranks, origin: Origin) -> Snapshot
         "generators": generators,
         "groups": groups,
     }
-    tensors = {
-        _WEIGHTS: _flat(copied_state(step)),
-        _BEST: _flat(epochs.best.state),
-        _UPDATER: _flat(
-            _copy({**step.updater.state_dict(), _LOSS_WEIGHTS: step.weights.state_dict()})
-        ),
-        _EPOCH: open_epoch,
+    weights = {name: module.state_dict() for name, module in step.network.components().items()}
+    updater = {**step.updater.state_dict(), _LOSS_WEIGHTS: step.weights.state_dict()}
+    files = {
+        _WEIGHTS: DeviceCopy.of(_flat(weights)),
+        # (nobody changes these two)
+        _BEST: DeviceCopy({n: t.contiguous() for n, t in _flat(epochs.best.state).items()}),
+        _UPDATER: DeviceCopy.of(_flat(updater)),
+        _EPOCH: DeviceCopy(open_epoch),
     }
-    return Snapshot(epochs.steps, epochs.best.step, place, tensors)
+    return Snapshot(epochs.steps, epochs.best.step, place, files)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of a run between two steps, in memory.
+    """A copy of a run between two steps, in memory: its device's, where there is room.
 
     Attributes:
         step: steps taken.
         best_step: steps taken when the best weights so far were; 0 before there are any.
         place: where the run stands: plain JSON.
-        tensors: by file and then by name, on the CPU.
+        tensors: by file.
     """
 
     step: int
     best_step: int
     place: Mapping[str, Any]
-    tensors: Mapping[str, Mapping[str, Tensor]]
+    tensors: Mapping[str, DeviceCopy]
 
     @property
     def size(self) -> int:
         """Bytes that its files take, but for their headers."""
-        return sum(tensor.nbytes for own in self.tensors.values() for tensor in own.values())
+        return sum(own.size for own in self.tensors.values())
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Name and content of each file, one at a time: not all of them need be in memory."""
         for name, own in self.tensors.items():
-            yield name, save(dict(own))
+            yield name, save(dict(own.on_cpu()))
         yield PLACE, json.dumps(self.place, allow_nan=False).encode()
-
-
-def _copy(state: Components) -> Components:
-    return {
-        name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in own.items()}
-        for name, own in state.items()
-    }
 
 
 def _flat(state: Components) -> dict[str, Tensor]:
     """One level of names: safetensors knows no other. No component has a slash in its name."""
     return {
-        f"{component}/{key}": tensor.contiguous()
+        f"{component}/{key}": tensor.detach()
         for component, own in state.items()
         for key, tensor in own.items()
     }

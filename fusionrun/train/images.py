@@ -7,9 +7,8 @@ Shapes: N rows, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,14 @@ from torch import Tensor
 
 from fusionrun.data.decode import Pictures, num_processors
 from fusionrun.data.load import View
+from fusionrun.train.prefetch import Prefetch
 
 # Of the device's free memory: what is left is for weights and activations.
 MOST_SHARE = 0.5
-# Batches that are decoded before they are asked for.
-NUM_AHEAD = 2
 
 
 class Held:
-    """Bytes in memory: on the device where they fit, else on the CPU and copied batch by batch.
+    """Bytes in memory: on the device where they fit, else on the CPU and carried there by batches.
 
     Args:
         pixels: (N, C, H, W) uint8.
@@ -37,7 +35,7 @@ class Held:
     def __init__(self, pixels: NDArray[Any], device: torch.device) -> None:
         home = device if fits(pixels.nbytes, device) else torch.device("cpu")
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(home)
-        self._device = device
+        self._prefetch = None if home.type == device.type else Prefetch(self._at_home, device)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,11 +44,14 @@ class Held:
 
     def take(self, indices: Tensor) -> Tensor:
         """(B, C, H, W) uint8 on the device, for `indices` (B,)."""
-        return self.pixels.index_select(0, indices.to(self.pixels.device)).to(self._device)
+        return (self._prefetch.take if self._prefetch else self._at_home)(indices)
 
     def batches(self, wanted: Iterable[Tensor]) -> Iterator[Tensor]:
         """One batch after the other."""
-        return map(self.take, wanted)
+        return self._prefetch.batches(wanted) if self._prefetch else map(self._at_home, wanted)
+
+    def _at_home(self, indices: Tensor) -> Tensor:
+        return self.pixels.index_select(0, indices.to(self.pixels.device))
 
 
 class Encoded:
@@ -65,9 +66,9 @@ class Encoded:
     def __init__(
         self, pictures: Pictures, device: torch.device, num_threads: int | None = None
     ) -> None:
-        self._pictures, self._device = pictures, device
+        self._pictures = pictures
         self._images = ThreadPoolExecutor(num_threads or num_processors())
-        self._batches = ThreadPoolExecutor(NUM_AHEAD)
+        self._prefetch = Prefetch(self._decoded, device)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,20 +77,14 @@ class Encoded:
 
     def take(self, indices: Tensor) -> Tensor:
         """(B, C, H, W) uint8 on the device, for `indices` (B,)."""
-        return self._decoded(indices.tolist()).to(self._device)
+        return self._prefetch.take(indices)
 
     def batches(self, wanted: Iterable[Tensor]) -> Iterator[Tensor]:
         """One batch after the other; the next ones are decoded while one is used."""
-        waiting = deque[Future[Tensor]]()
-        for indices in wanted:
-            waiting.append(self._batches.submit(self._decoded, indices.tolist()))
-            if len(waiting) > NUM_AHEAD:
-                yield waiting.popleft().result().to(self._device)
-        while waiting:
-            yield waiting.popleft().result().to(self._device)
+        return self._prefetch.batches(wanted)
 
-    def _decoded(self, rows: Sequence[int]) -> Tensor:
-        return torch.from_numpy(self._pictures.decoded(rows, self._images))
+    def _decoded(self, indices: Tensor) -> Tensor:
+        return torch.from_numpy(self._pictures.decoded(indices.tolist(), self._images))
 
 
 def images_of(view: View, device: torch.device) -> Held | Encoded | None:

@@ -57,7 +57,7 @@ def untouched(memory: Memory) -> Iterator[None]:
     """Whatever steps are taken inside, memory and generators are afterwards what they were."""
     tensors = list(tensors_of(memory))
     before = [tensor.clone() for tensor in tensors]
-    devices = [memory.flat.device] if memory.flat.is_cuda else []
+    devices = [memory.nonfinite.device] if memory.nonfinite.is_cuda else []
     with torch.random.fork_rng(devices):
         yield
     for tensor, old in zip(tensors, before, strict=True):

@@ -10,10 +10,11 @@ import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
-from fusionrun.train.program import OPTIONS, Program, library_name
+from fusionrun.train.program import LEFT_TO_TORCH, OPTIONS, Program, library_name, operation
 
 
 def main(folder: str) -> None:
@@ -22,6 +23,7 @@ def main(folder: str) -> None:
     program = Program.from_json(sys.stdin.read())
     torch.set_num_threads(program.threads)
     torch.use_deterministic_algorithms(program.deterministic)
+    _leave_to_torch()
     examples = tuple(form.example() for form in program.forms)
     with torch.no_grad(), TemporaryDirectory(prefix=".", dir=folder) as aside:
         module = torch.export.export(program.module(), examples, strict=False).module()
@@ -30,6 +32,17 @@ def main(folder: str) -> None:
         options = {**OPTIONS, "aot_inductor.output_path": str(library)}
         torch._inductor.aot_compile(module, examples, options=options)
         library.replace(Path(folder) / library_name(program, library))
+
+
+def _leave_to_torch() -> None:
+    """Have the compiler call torch's own kernels for some operations."""
+    from torch._inductor.decomposition import decompositions
+    from torch._inductor.lowering import fallback_handler, lowerings
+
+    for name in LEFT_TO_TORCH:
+        own: Any = operation(name)
+        decompositions.pop(own, None)
+        lowerings[own] = fallback_handler(own)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 written out, so that a compiler can make one pass over memory of clipping, moments and weights.
 They equal `torch.optim` to rounding.
 
-Shapes: N numbers of one component.
+Shapes: R rows of a piece of the memory, P numbers of a row.
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ def moved(
     grad: Tensor,
     moments: Sequence[Tensor],
     scales: Scales,
-    weight_decay: float,
+    weight_decay: float | Tensor,
 ) -> tuple[Tensor, list[Tensor]]:
-    """One step of one component.
+    """One step of a piece.
 
     Args:
         settings: of the optimizer.
-        weights: (N,).
-        grad: (N,), clipped.
-        moments: (N,) each, in the order of `settings.moments`.
-        scales: of this step.
-        weight_decay: decoupled for AdamW, part of the gradient else.
+        weights: (R, P).
+        grad: (R, P), clipped.
+        moments: (R, P) each, in the order of `settings.moments`.
+        scales: of this step, (R, 1) each.
+        weight_decay: decoupled for AdamW, part of the gradient else; (R, 1) if not of all rows.
 
     Returns:
         Weights and moments after the step. What came in stays as it was.
     """
     if settings.type == "AdamW":
         weights = weights - scales.rate * weight_decay * weights
-    elif weight_decay:
+    elif isinstance(weight_decay, Tensor) or weight_decay:
         grad = grad + weight_decay * weights
     if settings.type == "SGD":
         return _sgd(settings, weights, grad, moments, scales.rate)

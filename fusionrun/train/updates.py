@@ -147,6 +147,11 @@ class Updater:
         # Whether the last step was left out: 1 or 0.
         self.left_out = torch.zeros((), device=device)
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether any group waits for the end of a window."""
+        return any(map(self.waits, self.groups))
+
     def waits(self, group: ClipGroup) -> bool:
         """Whether some batches pass without a step of the group."""
         return group.accumulates and self._accumulation > 1
@@ -352,7 +357,7 @@ class Updater:
             TrainingError: within a window of several ranks, each of which then holds a part of
                 the gradient that the others do not know.
         """
-        if self._pending and self.ranks.size > 1 and any(map(self.waits, self.groups)):
+        if self._pending and self.ranks.size > 1 and self.has_windows:
             raise TrainingError(
                 f"the updater's state was asked for within a window, {self._pending} of "
                 f"{self._accumulation} batches in, on one of {self.ranks.size} ranks. "

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Kept = tuple[list[Tensor], tuple[Tensor, Tensor, Tensor]]
-Gradients = Callable[[Memory, "StepInputs"], tuple[Tensor, Kept]]
+Gradients = Callable[[Memory, "StepInputs"], tuple[tuple[Tensor, ...], Kept]]
 
 
 class StepInputs(NamedTuple):
@@ -84,11 +84,12 @@ def tensors_of(values: Memory | StepInputs) -> Iterator[Tensor]:
 
 def memory_of(step: Step) -> Memory:
     """The tensors themselves, not copies: what the function writes, the step has."""
-    updater = step.updater
+    updater, layout = step.updater, Layout(step.network, step.updater)
+    moments = [own for moment in updater.calls.moments.values() for own in layout.of(moment)]
     return Memory(
-        updater.flat,
-        updater.grad,
-        tuple(updater.calls.moments.values()),
+        layout.of(updater.flat),
+        layout.of(updater.grad) if updater.has_windows else (),
+        tuple(moments),
         updater.calls.steps,
         updater.nonfinite,
         tuple(step.network.buffers()),
@@ -104,12 +105,13 @@ def whole_step(step: Step, opens: bool, closes: bool, known: Sequence[str]) -> S
         closes: whether it is the last of it: all step; else only what steps at every batch.
         known: names of the experts whose features come with the batch.
     """
-    backward = _gradients(step, tuple(known))
-    update = whole_update(step.updater, opens=opens, closes=closes)
+    layout = Layout(step.network, step.updater)
+    backward = _gradients(step, layout, tuple(known))
+    update = whole_update(step.updater, layout.pieces, opens=opens, closes=closes)
 
     def function(memory: Memory, given: StepInputs) -> StepOutputs:
-        grad, (buffers, log) = backward(memory, given)
-        norms, left_out = update(memory, grad, given.scales, given.share)
+        grads, (buffers, log) = backward(memory, given)
+        norms, left_out = update(memory, grads, given.scales, given.share)
         for old, new in zip(memory.buffers, buffers, strict=True):
             old.copy_(torch.where(left_out.bool(), old, new))
         return StepOutputs(*log, norms, left_out)
@@ -117,11 +119,11 @@ def whole_step(step: Step, opens: bool, closes: bool, known: Sequence[str]) -> S
     return torch.no_grad()(function)
 
 
-def _gradients(step: Step, known: tuple[str, ...]) -> Gradients:
-    """Forward and backward: the gradient (N,) of the batch's loss, the buffers after it, and what
-    is kept of it: the log, and the choices of the experts' heads and of the global one.
+def _gradients(step: Step, layout: Layout, known: tuple[str, ...]) -> Gradients:
+    """Forward and backward: the gradient of the batch's loss by pieces, the buffers after it, and
+    what is kept of it: the log, and the choices of the experts' heads and of the global one.
     """
-    network, layout = step.network, Layout(step.network, step.updater)
+    network = step.network
     buffer_names = [name for name, _ in network.named_buffers()]
 
     def loss_of(pieces: Sequence[Tensor], memory: Memory, given: StepInputs) -> tuple[Tensor, Kept]:
@@ -137,9 +139,8 @@ def _gradients(step: Step, known: tuple[str, ...]) -> Gradients:
         chosen = (experts.argmax(-1), overall.argmax(-1))
         return terms.total, (buffers, (step.weights.log(terms), *chosen))
 
-    def gradients(memory: Memory, given: StepInputs) -> tuple[Tensor, Kept]:
-        pieces = torch.split(memory.flat, layout.sizes)
-        found, (_, kept) = grad_and_value(loss_of, has_aux=True)(pieces, memory, given)
-        return torch.cat(found), kept
+    def gradients(memory: Memory, given: StepInputs) -> tuple[tuple[Tensor, ...], Kept]:
+        found, (_, kept) = grad_and_value(loss_of, has_aux=True)(memory.flat, memory, given)
+        return found, kept
 
     return gradients

@@ -1,42 +1,46 @@
-"""From a gradient to new weights as one function of tensors: what `Updater` does call by call.
+"""From gradients to new weights as one function of tensors: what `Updater` does call by call.
 
-Written as arithmetic on the whole memory at once, so that a compiler can make few passes over it.
+Written as arithmetic on whole pieces of the memory, each of which a compiler can clip, step and
+write in one pass.
 
-Shapes: N numbers of all parameters, K spans that move, G clip groups that step.
+Shapes: R rows of a piece (1, or one for each expert of a stack) and P numbers of a row; K spans
+that move, G clip groups that step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fusionrun.train.layout import Piece
 from fusionrun.train.optimizer import OptimizerSettings
 from fusionrun.train.update_rules import Scales, moved
 from fusionrun.train.updates import Updater
 
 __all__ = ["Memory", "whole_update"]
 
-Update = Callable[["Memory", Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Update = Callable[["Memory", Sequence[Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Memory(NamedTuple):
-    """What a step changes.
+    """What a step changes. The first three are of every piece, (R, P).
 
     Attributes:
-        flat: (N,), the parameters.
-        grad: (N,), what an open window has added up; untouched where every batch steps.
-        moments: (N,) each.
+        flat: the parameters.
+        grad: what an open window has added up; empty where every batch steps.
+        moments: the first one of all pieces, then the second.
         steps: (C,), so far, by step counter.
         nonfinite: (), steps so far with a gradient that was not finite.
         buffers: the network's, running statistics among them.
     """
 
-    flat: Tensor
-    grad: Tensor
+    flat: tuple[Tensor, ...]
+    grad: tuple[Tensor, ...]
     moments: tuple[Tensor, ...]
     steps: Tensor
     nonfinite: Tensor
@@ -44,63 +48,80 @@ class Memory(NamedTuple):
 
 
 class _Moves(NamedTuple):
-    """How a stretch moves: which counter's steps, which scales, and its weight decay."""
-
-    counter: int
-    span: int
-    weight_decay: float
-
-
-class _Piece(NamedTuple):
-    """A stretch of the memory that a step treats alike.
+    """How a piece moves.
 
     Attributes:
-        place: of its numbers.
-        group: which of the step's groups it belongs to; None: it does not step now.
-        moves: how; None: it stays as it is.
+        spans: each row's.
+        weight_decay: of all rows, or (R, 1).
     """
 
-    place: slice
-    group: int | None
-    moves: _Moves | None
+    spans: tuple[int, ...]
+    weight_decay: float | Tensor
 
 
-def whole_update(updater: Updater, *, opens: bool, closes: bool) -> Update:
-    """The function from memory, the batch's gradient (N,), scales (3, K) and share () to the
+class _Band(NamedTuple):
+    """Pieces with the same clip groups, one a row.
+
+    Attributes:
+        pieces: their numbers.
+        steps: whether they step now.
+        waits: whether they step at the end of a window only.
+        max_norm: what each row's norm is clipped to.
+        moves: of each piece; None: it stays as it is.
+    """
+
+    pieces: tuple[int, ...]
+    steps: bool
+    waits: bool
+    max_norm: float
+    moves: tuple[_Moves | None, ...]
+
+
+def whole_update(updater: Updater, pieces: Sequence[Piece], *, opens: bool, closes: bool) -> Update:
+    """The function from memory, the batch's gradient by pieces, scales (3, K) and share () to the
     step's norms (G,) and whether it was left out ().
 
     Args:
         updater: says which groups step, and what of them moves: as its rates were set last.
+        pieces: of its memory.
         opens: whether the batch is the first of its window.
         closes: whether it is the last of it; `share` is one over its batches then.
     """
-    groups, pieces, settings = updater.due(closes), _pieces(updater, closes), updater.calls.settings
-    places = [updater.place(group) for group in groups]
-    limits = [math.inf if group.max_norm is None else group.max_norm for group in groups]
-    counters = sorted({piece.moves.counter for piece in pieces if piece.moves})
-    has_windows = any(updater.waits(group) for group in updater.groups)
+    bands, settings = _bands(updater, pieces, closes), updater.calls.settings
+    counters, max_skipped = _moving_counters(updater, closes), updater.max_skipped
 
     def update(
-        memory: Memory, grad: Tensor, scales: Tensor, share: Tensor
+        memory: Memory, grads: Sequence[Tensor], scales: Tensor, share: Tensor
     ) -> tuple[Tensor, Tensor]:
-        grad = grad if opens else memory.grad + grad
-        one = torch.ones_like(share)
-        shares = torch.stack([share if updater.waits(group) else one for group in groups])
-        norms = torch.stack([grad[place].square().sum().sqrt() for place in places]) * shares
-        bounds = torch.stack([torch.full_like(share, limit) for limit in limits])
-        factors = (bounds / (norms + 1e-6)).clamp(max=1.0) * shares  # as clip_grad_norm_ has it
-        left_out = _judged(memory, norms, updater.max_skipped)
+        if not opens:
+            grads = [before + own for before, own in zip(memory.grad, grads, strict=True)]
+        norms = [_norms(band, grads, share) for band in bands if band.steps]
+        left_out = _judged(memory, all_norms := torch.cat(norms), max_skipped)
         for number in counters:
             memory.steps[number].add_(1 - left_out)
-        after = [_after(settings, piece, memory, grad, factors, scales) for piece in pieces]
-        stretches = (memory.flat, *memory.moments)
-        for old, new in zip(stretches, zip(*after, strict=True), strict=True):
-            old.copy_(torch.where(left_out.bool(), old, torch.cat(new)))
-        if has_windows:
-            memory.grad.copy_(torch.cat([_kept(piece, grad) for piece in pieces]))
-        return norms, left_out
+        for band, own in zip([band for band in bands if band.steps], norms, strict=True):
+            factor = (band.max_norm / (own + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ has it
+            factor = (factor * share if band.waits else factor).unsqueeze(1)
+            for number, moves in zip(band.pieces, band.moves, strict=True):
+                if moves is not None:
+                    slope = grads[number] * factor
+                    _move(settings, memory, number, moves, slope, scales, left_out)
+        if memory.grad:
+            for band in bands:
+                for number in band.pieces:
+                    memory.grad[number].copy_(
+                        torch.zeros_like(grads[number]) if band.steps else grads[number]
+                    )
+        return all_norms, left_out
 
     return update
+
+
+def _norms(band: _Band, grads: Sequence[Tensor], share: Tensor) -> Tensor:
+    """Of each row over all of a band's pieces: (R,)."""
+    squares = [grads[number].square().sum(1) for number in band.pieces]
+    norms = torch.stack(squares).sum(0).sqrt()
+    return norms * share if band.waits else norms
 
 
 def _judged(memory: Memory, norms: Tensor, max_skipped: int) -> Tensor:
@@ -111,45 +132,68 @@ def _judged(memory: Memory, norms: Tensor, max_skipped: int) -> Tensor:
     return torch.maximum(bad, (memory.nonfinite > max_skipped).to(bad.dtype))
 
 
-def _kept(piece: _Piece, grad: Tensor) -> Tensor:
-    """What an open window keeps of a gradient: nothing where it has been used."""
-    return torch.zeros_like(grad[piece.place]) if piece.group is not None else grad[piece.place]
-
-
-def _after(
+def _move(
     settings: OptimizerSettings,
-    piece: _Piece,
     memory: Memory,
-    grad: Tensor,
-    factors: Tensor,
+    number: int,
+    moves: _Moves,
+    slope: Tensor,
     scales: Tensor,
-) -> list[Tensor]:
-    """A piece of the parameters and of each moment, after the step."""
-    now = [whole[piece.place] for whole in (memory.flat, *memory.moments)]
-    if piece.moves is None or piece.group is None:
-        return now
-    weights, moments = moved(
-        settings,
-        now[0],
-        grad[piece.place] * factors[piece.group],
-        now[1:],
-        Scales(*scales[:, piece.moves.span].unbind()),
-        piece.moves.weight_decay,
-    )
-    return [weights, *moments]
+    left_out: Tensor,
+) -> None:
+    """Steps one piece by its clipped gradient."""
+    before = [memory.flat[number], *memory.moments[number :: len(memory.flat)]]
+    own = Scales(*_of_rows(scales, moves.spans).unsqueeze(-1).unbind())
+    weights, moments = moved(settings, before[0], slope, before[1:], own, moves.weight_decay)
+    for old, new in zip(before, [weights, *moments], strict=True):
+        old.copy_(torch.where(left_out.bool(), old, new))
 
 
-def _pieces(updater: Updater, closes: bool) -> list[_Piece]:
-    """The whole memory, piece by piece, in order."""
-    groups, counters = updater.due(closes), list(updater.calls.counters())
-    moves = {
-        span.start: _Moves(counters.index(span.counter), number, span.weight_decay)
-        for number, span in enumerate(updater.calls.spans)
-    }
-    pieces = []
-    for name in updater.buffers:
-        group = next((n for n, g in enumerate(groups) if name in g.components), None)
-        for _, start, end in updater.stretches[name]:
-            own = None if group is None else moves.get(start)
-            pieces.append(_Piece(slice(start, end), group, own))
-    return pieces
+def _of_rows(scales: Tensor, spans: Sequence[int]) -> Tensor:
+    """(3, K) to (3, R)."""
+    steps = {after - before for before, after in pairwise(spans)} or {1}
+    if len(steps) == 1 and (step := steps.pop()) > 0:  # (a slice costs a compiler nothing)
+        return scales[:, spans[0] : spans[-1] + 1 : step]
+    return torch.stack([scales[:, span] for span in spans], 1)
+
+
+def _moving_counters(updater: Updater, closes: bool) -> list[int]:
+    """Numbers of the counters by which something moves now."""
+    names = list(updater.calls.counters())
+    moving = {span.counter for span in updater.calls.spans}
+    return [n for n, name in enumerate(names) if name in moving and (closes or not name.waits)]
+
+
+def _bands(updater: Updater, pieces: Sequence[Piece], closes: bool) -> list[_Band]:
+    """All of the memory, in the order of the groups."""
+    groups = updater.groups
+    group_of = {name: n for n, group in enumerate(groups) for name in group.components}
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, piece in enumerate(pieces):
+        alike.setdefault(tuple(group_of[name] for name in piece.components), []).append(number)
+    due = updater.due(closes)
+    bands = []
+    for rows, numbers in sorted(alike.items()):
+        own = [groups[row] for row in rows]
+        ((steps, waits, limit),) = {(g in due, updater.waits(g), g.max_norm) for g in own}
+        moves = tuple(_moves(updater, pieces[number]) for number in numbers)
+        max_norm = math.inf if limit is None else limit
+        bands.append(_Band(tuple(numbers), steps, waits, max_norm, moves))
+    return bands
+
+
+def _moves(updater: Updater, piece: Piece) -> _Moves | None:
+    """Of the rows of a piece, which move all or none."""
+    spans = updater.calls.spans
+    found = [
+        next((n for n, span in enumerate(spans) if span.start <= start < span.end), None)
+        for start in piece.starts
+    ]
+    numbers = tuple(number for number in found if number is not None)
+    if not numbers:
+        return None
+    assert len(numbers) == len(found)
+    decays = [spans[number].weight_decay for number in numbers]
+    if len(set(decays)) == 1:
+        return _Moves(numbers, decays[0])
+    return _Moves(numbers, updater.flat.new_tensor(decays).unsqueeze(1))

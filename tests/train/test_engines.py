@@ -61,6 +61,7 @@ FEWER = (
     "experts={one: {model: mlp, view: zernike, hidden: [8], features: 8, dropout: 0.2}, "
     "image: {model: cnn, view: pixel_averages, shape: [16, 15], channels: [4], features: 8}}"
 )
+MUP = "learning_rates={rules: [{mup: {base_width: 4}}]}"
 FROZEN = "experts.image.freeze={until: {epochs: 1}}"
 
 
@@ -145,8 +146,8 @@ def assert_equal(one: Trained, other: Trained) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [(), (WINDOWS,), (SGD,), (FROZEN,), (WINDOWS, SGD, FROZEN), (WINDOWS, NO_FUSION)],
-    ids=["AdamW", "windows", "SGD", "frozen", "all", "nothing steps at every batch"],
+    [(), (WINDOWS,), (SGD,), (FROZEN,), (MUP,), (WINDOWS, SGD, FROZEN), (WINDOWS, NO_FUSION)],
+    ids=["AdamW", "windows", "SGD", "frozen", "mup", "all", "nothing steps at every batch"],
 )
 def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> None:
     plain = Trained(tmp_path, None, *settings)

@@ -20,6 +20,7 @@ from fusionrun.plan.plan import Plan, Weights
 from fusionrun.schema.base import AUTO
 from fusionrun.store.components import load_file
 from fusionrun.train.buffers import clip_groups
+from fusionrun.train.kept_memory import keep_freed_memory
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.losses import LossSettings
 from fusionrun.train.metrics import Metrics
@@ -64,8 +65,9 @@ def half_on_cpu(plan: Plan, device: torch.device) -> str:
     )
 
 
-def pin_numerics(plan: Plan, device: torch.device) -> None:
-    """Fix what the bits of a result depend on: generators, threads, denormals, kernels.
+def prepare_process(plan: Plan, device: torch.device) -> None:
+    """Fix what the bits of a result depend on: generators, threads, denormals, kernels. And keep
+    freed memory, which changes none.
 
     With `training.deterministic: false` kernels are what is fastest: on a GPU they are measured
     when they first run, and may add up in any order.
@@ -86,6 +88,8 @@ def pin_numerics(plan: Plan, device: torch.device) -> None:
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Nothing here reads memory before it is written: filling it each time only takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device.type == "cpu":
+        keep_freed_memory()
 
 
 def make_network(

@@ -33,7 +33,7 @@ from fusionrun.train.assemble import (
     make_network,
     make_tables,
     make_updater,
-    pin_numerics,
+    prepare_process,
 )
 from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
@@ -111,7 +111,7 @@ class Attempt:
         plan = self._begin()
         loaded = self._earlier(plan, fresh)
         device = choose_device(plan.settings.training.device)
-        pin_numerics(plan, device)
+        prepare_process(plan, device)
         memory = SideBySide(1)
         if beside is None and loaded and loaded.engine == TOGETHER and self._ranks.size == 1:
             beside = Beside(memory.place_of(0))  # what the others did is not missed

@@ -23,7 +23,7 @@ from fusionrun.train.assemble import (
     make_network,
     make_tables,
     make_updater,
-    pin_numerics,
+    prepare_process,
 )
 from fusionrun.train.augment import Augmenter, BatchPart, augmenter_of, batches_of
 from fusionrun.train.engines import engine_of, take_step
@@ -129,7 +129,7 @@ def bare_trainer(plan: Plan) -> BareTrainer:
         DataError: the data cannot be read.
     """
     device = choose_device(plan.settings.training.device)
-    pin_numerics(plan, device)
+    prepare_process(plan, device)
     rows = load_data(plan.settings.data, plan.data)
     network = make_network(plan, rows["train"]).to(device)
     updater = make_updater(plan, network, device)

@@ -1,8 +1,8 @@
 """Keeps what the allocator is given back, for steps whose tensors are large and few.
 
 By default glibc returns the top of its heap to the kernel after every step and faults it in again
-in the next: at fifteen runs of the digits recipe 4,000 page faults a step, a tenth of its time
-(measured).
+in the next: at fifteen runs of the digits recipe 4,000 page faults a step, a tenth of its time, and
+as much with four small convolutional experts (measured).
 """
 
 from __future__ import annotations

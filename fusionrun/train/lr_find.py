@@ -24,7 +24,7 @@ from fusionrun.train.assemble import (
     loss_settings,
     make_network,
     make_updater,
-    pin_numerics,
+    prepare_process,
 )
 from fusionrun.train.augment import BatchPart, augmenter_of, batches_of
 from fusionrun.train.step import Step
@@ -53,7 +53,7 @@ def rate_range(plan: Plan, low: float, high: float, steps: int) -> RateCurve:
     """
     settings = plan.settings.training
     device = choose_device(settings.device)
-    pin_numerics(plan, device)
+    prepare_process(plan, device)
     rows = load_data(plan.settings.data, plan.data)["train"]
     network = make_network(plan, rows).to(device)
     frozen = [n for n in network.names if plan.components[f"experts.{n}"].is_frozen(0)]

@@ -23,7 +23,6 @@ from fusionrun.train.alone import alone
 from fusionrun.train.attempt import Attempt
 from fusionrun.train.boundary import Interrupted
 from fusionrun.train.epochs import Walk
-from fusionrun.train.kept_memory import keep_freed_memory
 from fusionrun.train.made import Beside, Made
 from fusionrun.train.progress import Display, EpochNews, progress
 from fusionrun.train.ranks import SINGLE
@@ -51,7 +50,6 @@ def run_together(layouts: Sequence[RunLayout]) -> dict[str, FusionrunError]:
     Raises:
         KeyboardInterrupt: a person interrupted it; checkpoints and best weights are saved.
     """
-    keep_freed_memory()
     memory, load = SideBySide(len(layouts)), _Loader()
     with signals_heard() as signals, ExitStack() as stack:
         members = {

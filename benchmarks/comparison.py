@@ -34,10 +34,18 @@ class Effort:
     folder: Path
     gpu: str = "cuda"
 
-    def measured(self, entries: Sequence[Entry], steps: int) -> dict[str, Measured]:
-        """The engines by name."""
+    def measured(
+        self, entries: Sequence[Entry], steps: int, times_rounds: int = 1
+    ) -> dict[str, Measured]:
+        """The engines by name.
+
+        Args:
+            entries: the engines.
+            steps: of a round.
+            times_rounds: more rounds than of other comparisons, for small differences.
+        """
         number = max(2, round(steps * self.share))
-        return {own.name: own for own in measure(entries, self.rounds, number)}
+        return {own.name: own for own in measure(entries, times_rounds * self.rounds, number)}
 
     def stalls(self, settings: tuple[str, ...]) -> dict[str, Any]:
         """What `benchmarks.stall` measures: of 200 MB, less where little is to be done."""

@@ -49,7 +49,9 @@ class Tally(NamedTuple):
 
     def nonfinite(self) -> list[tuple[int, tuple[str, ...]]]:
         """The steps with a norm that is not finite, from 0, each with the groups it is of."""
-        found = []
+        found: list[tuple[int, tuple[str, ...]]] = []
+        if _joined_norms(self.records).isfinite().all():  # (as in every epoch of most runs)
+            return found
         for number, record in enumerate(self.records):
             sound = record.norms.isfinite().tolist()
             if groups := tuple(g for g, s in zip(record.groups, sound, strict=True) if not s):

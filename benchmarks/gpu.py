@@ -59,7 +59,7 @@ def _small(effort: Effort, common: tuple[str, ...]) -> Section:
 
 def _stacked(effort: Effort, common: tuple[str, ...]) -> Section:
     """Equal MLP experts: one, and sixty-four of them."""
-    names = {number: f"{number} MLP experts" for number in (1, 64)}
+    names = {1: "one MLP expert", 64: "64 MLP experts"}
     entries = [
         _captured(name, recipes.equal_experts(effort.folder, number), common)
         for number, name in names.items()
@@ -82,7 +82,7 @@ def _large(effort: Effort) -> Section:
     recipe = recipes.wide_resnets(effort.folder)
     settings = [f"training.device={effort.gpu}", "training.precision=bf16"]
     if effort.share < 1:
-        settings += [f"experts.e{n}.width=1" for n in range(4)]
+        settings += [f"experts.e{n}.{size}" for n in range(4) for size in ("depth=10", "width=1")]
     rows, shares = [], dict[str, float]()
     for engine in ("eager", "compiled"):
         command = [sys.executable, "-m", "fusionrun", "profile", str(recipe), "--json"]

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from benchmarks.rounds import Measured
 
 PACKAGES = ("torch", "lightning", "accelerate", "scikit-learn", "numpy")
@@ -109,6 +111,8 @@ def document(sections: Sequence[Section], command: str, rounds: int) -> str:
 
 def _machine(rounds: int) -> Iterator[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if torch.cuda.is_available():
+        yield f"- GPU: {torch.cuda.get_device_name()}, for what is told to be on one"
     versions = ", ".join(f"{name} {version}" for name, version in _versions())
     yield f"- machine: {_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB; one thread is used"
     yield f"- versions: Python {platform.python_version()}, {versions}"

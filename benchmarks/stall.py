@@ -17,7 +17,7 @@ import torch
 from benchmarks.task import plan_of
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.bare import bare_trainer
-from fusionrun.train.checkpoint import Origin, copied
+from fusionrun.train.checkpoint import Origin, Snapshots
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
@@ -50,7 +50,7 @@ def main(recipe: str, rounds: str, *settings: str) -> None:
             saver.save(epochs)
             stalls.append(time.perf_counter() - began)
             saver.wait()
-            size = copied(epochs, trainer.step, SINGLE, origin).size
+            size = size or Snapshots(trainer.step, SINGLE, origin).take(epochs).size
             writes.append(_raw_write(Path(folder) / "raw", size))
             if len(stalls) > int(rounds):
                 raise _Enough

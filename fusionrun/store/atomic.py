@@ -84,7 +84,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def create_bytes(path: Path, data: bytes) -> str:
+def create_bytes(path: Path, data: bytes | memoryview) -> str:
     """Makes a new file of `data`, flushed to disk; returns its SHA-256 in hexadecimal.
 
     For files of a directory that is built aside: they need no rename of their own.

@@ -155,7 +155,9 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return [Checkpoint(folder / name, step) for step, name in sorted(found, reverse=True)]
 
 
-def save_checkpoint(folder: Path, step: int, files: Iterable[tuple[str, bytes]]) -> Checkpoint:
+def save_checkpoint(
+    folder: Path, step: int, files: Iterable[tuple[str, bytes | memoryview]]
+) -> Checkpoint:
     """Writes a checkpoint, in place of one of the same step.
 
     Args:
@@ -209,7 +211,7 @@ def remove_checkpoints(folder: Path, keep: Collection[Checkpoint] = ()) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _write(path: Path, content: bytes) -> dict[str, Any]:
+def _write(path: Path, content: bytes | memoryview) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": atomic.create_bytes(path, content)}
 
 

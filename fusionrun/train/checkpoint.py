@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from fusionrun import __version__
@@ -29,14 +29,14 @@ from fusionrun.errors import InexactError, TrainingError
 from fusionrun.regular import read_regular
 from fusionrun.store.checkpoints import PLACE, Checkpoint, Damaged, list_checkpoints
 from fusionrun.store.layout import RunLayout
-from fusionrun.train.device_copy import DeviceCopy
 from fusionrun.train.epoch_log import Tally
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Step
+from fusionrun.train.tensor_file import TensorFile
 
-__all__ = ["Loaded", "Origin", "Snapshot", "copied", "engine_before", "newest_whole"]
+__all__ = ["Loaded", "Origin", "Snapshot", "Snapshots", "engine_before", "newest_whole"]
 
 _WEIGHTS: Final = "weights.safetensors"
 _BEST: Final = "best.safetensors"
@@ -226,38 +226,55 @@ def _load(checkpoint: Checkpoint, plan_hash: str) -> Loaded:
     return Loaded(checkpoint, place, tensors)
 
 
-def copied(epochs: Epochs, step: Step, ranks: Ranks, origin: Origin) -> Snapshot | None:
-    """A copy of the run as it is now; on the first rank, though all take part.
+class Snapshots:
+    """Takes copies of one run, each into the memory of the one before.
 
     Args:
-        epochs: between two steps.
-        step: of the same run.
-        ranks: those that train together; at the end of a window.
+        step: of the run.
+        ranks: those that train together.
         origin: what the run is made from.
     """
-    generators = ranks.from_each(_generators(step))
-    tally = epochs.log.tally(ranks)
-    if not ranks.is_first:
-        return None
-    open_epoch, groups = ({}, []) if tally is None else tally.packed()
-    place = {
-        **epochs.plain(),
-        "plan": origin.plan,
-        "data": dict(origin.data),
-        "circumstances": dict(origin.circumstances),
-        "generators": generators,
-        "groups": groups,
-    }
-    weights = {name: module.state_dict() for name, module in step.network.components().items()}
-    updater = {**step.updater.state_dict(), _LOSS_WEIGHTS: step.weights.state_dict()}
-    files = {
-        _WEIGHTS: DeviceCopy.of(_flat(weights)),
-        # (nobody changes these two)
-        _BEST: DeviceCopy({n: t.contiguous() for n, t in _flat(epochs.best.state).items()}),
-        _UPDATER: DeviceCopy.of(_flat(updater)),
-        _EPOCH: DeviceCopy(open_epoch),
-    }
-    return Snapshot(epochs.steps, epochs.best.step, place, files)
+
+    def __init__(self, step: Step, ranks: Ranks, origin: Origin) -> None:
+        self._step, self._ranks, self._origin = step, ranks, origin
+        self._files: dict[str, TensorFile] = {}
+
+    def take(self, epochs: Epochs) -> Snapshot | None:
+        """A copy of the run as it is now; on the first rank, though all take part.
+
+        The one before must have been written.
+
+        Args:
+            epochs: between two steps; with several ranks at the end of a window.
+        """
+        step = self._step
+        generators = self._ranks.from_each(_generators(step))
+        tally = epochs.log.tally(self._ranks)
+        if not self._ranks.is_first:
+            return None
+        open_epoch, groups = ({}, []) if tally is None else tally.packed()
+        place = {
+            **epochs.plain(),
+            "plan": self._origin.plan,
+            "data": dict(self._origin.data),
+            "circumstances": dict(self._origin.circumstances),
+            "generators": generators,
+            "groups": groups,
+        }
+        weights = {name: module.state_dict() for name, module in step.network.components().items()}
+        updater = {**step.updater.state_dict(), _LOSS_WEIGHTS: step.weights.state_dict()}
+        for name, own in {_WEIGHTS: weights, _UPDATER: updater}.items():
+            self._file(name, flat := _flat(own)).fill(flat)
+        unchanging = {_BEST: _flat(epochs.best.state), _EPOCH: open_epoch}
+        for name, flat in unchanging.items():
+            self._file(name, flat)
+        return Snapshot(epochs.steps, epochs.best.step, place, dict(self._files), unchanging)
+
+    def _file(self, name: str, tensors: Mapping[str, Tensor]) -> TensorFile:
+        file = self._files.get(name)
+        if file is None or not file.fits(tensors):
+            file = self._files[name] = TensorFile(tensors)
+        return file
 
 
 @dataclass(frozen=True)
@@ -269,29 +286,33 @@ class Snapshot:
         best_step: steps taken when the best weights so far were; 0 before there are any.
         place: where the run stands: plain JSON.
         tensors: by file.
+        unchanging: by file, tensors that nobody changes: copied when they are written.
     """
 
     step: int
     best_step: int
     place: Mapping[str, Any]
-    tensors: Mapping[str, DeviceCopy]
+    tensors: Mapping[str, TensorFile]
+    unchanging: Mapping[str, Mapping[str, Tensor]]
 
     @property
     def size(self) -> int:
-        """Bytes that its files take, but for their headers."""
-        return sum(own.size for own in self.tensors.values())
+        """Bytes that its files take, but for the last."""
+        return sum(file.size for file in self.tensors.values())
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
+    def files(self) -> Iterator[tuple[str, bytes | memoryview]]:
         """Name and content of each file, one at a time: not all of them need be in memory."""
-        for name, own in self.tensors.items():
-            yield name, save(dict(own.on_cpu()))
+        for name, file in self.tensors.items():
+            if name in self.unchanging:
+                file.fill(self.unchanging[name])
+            yield name, file.content()
         yield PLACE, json.dumps(self.place, allow_nan=False).encode()
 
 
 def _flat(state: Components) -> dict[str, Tensor]:
     """One level of names: safetensors knows no other. No component has a slash in its name."""
     return {
-        f"{component}/{key}": tensor.detach()
+        f"{component}/{key}": tensor
         for component, own in state.items()
         for key, tensor in own.items()
     }

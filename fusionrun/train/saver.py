@@ -26,7 +26,7 @@ from fusionrun.store.checkpoints import (
 )
 from fusionrun.store.disk_errors import in_words, way_out
 from fusionrun.store.layout import RunLayout
-from fusionrun.train.checkpoint import Loaded, Origin, Snapshot, copied
+from fusionrun.train.checkpoint import Loaded, Origin, Snapshot, Snapshots
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
@@ -67,8 +67,9 @@ class Saver:
         recorder: Recorder,
         loaded: Loaded | None,
     ) -> None:
-        self._folder, self._settings, self._origin = layout.checkpoints, settings, origin
-        self._step, self._ranks, self._recorder = step, ranks, recorder
+        self._folder, self._settings = layout.checkpoints, settings
+        self._ranks, self._recorder = ranks, recorder
+        self._snapshots = Snapshots(step, ranks, origin)
         came = loaded.step if loaded else 0
         # Newer than what the attempt goes on from: damaged, and evidence of what damaged them.
         self._spared = {c.name for c in list_checkpoints(self._folder) if c.step > came}
@@ -123,7 +124,7 @@ class Saver:
     def _copied(self, epochs: Epochs) -> Snapshot | None:
         """None on other ranks, and where this very moment is saved already."""
         self._last_s, self._last_step = time.monotonic(), epochs.steps
-        snapshot = copied(epochs, self._step, self._ranks, self._origin)
+        snapshot = self._snapshots.take(epochs)
         is_saved = self._newest is not None and self._newest.step == epochs.steps
         return None if is_saved else snapshot
 

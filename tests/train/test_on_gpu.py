@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
 from fusionrun.store.layout import RunLayout
 from fusionrun.train import images, job
-from fusionrun.train.device_copy import DeviceCopy
 from fusionrun.train.images import Held
+from fusionrun.train.tensor_file import TensorFile
 from tests import small_runs
 from tests.small_runs import SMALL
 from tests.train.scripted_job import Script, started
@@ -81,16 +82,15 @@ def test_images_that_do_not_fit_are_carried_to_the_device(monkeypatch: pytest.Mo
     assert torch.equal(here.take(wanted[0]), beside.take(wanted[0]))
 
 
-def test_a_copy_is_of_the_moment_it_was_asked_for() -> None:
+def test_a_file_is_of_the_moment_it_was_filled_in() -> None:
     weight = torch.zeros(1 << 22, device="cuda")
-    copies = []
+    files = [TensorFile({"weight": weight, "pending": torch.tensor(0)}) for _ in range(20)]
+    for number, file in enumerate(files):
+        weight.fill_(number)
+        file.fill({"weight": weight, "pending": torch.tensor(number)})
     with ThreadPoolExecutor(1) as thread:
-        for number in range(20):
-            weight.fill_(number)
-            copy = DeviceCopy.of({"weight": weight, "pending": torch.tensor(number)})
-            copies.append(thread.submit(copy.on_cpu))
-    for number, fetched in enumerate(copies):
-        found = fetched.result()
-        assert not found["weight"].is_cuda
+        contents = list(thread.map(TensorFile.content, files))
+    for number, content in enumerate(contents):
+        found = load(bytes(content))
         assert found["weight"].eq(number).all()
         assert int(found["pending"]) == number

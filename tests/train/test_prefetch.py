@@ -1,15 +1,13 @@
-"""Batches that are made ahead of need, and copies that another thread fetches."""
+"""Batches that are made ahead of need."""
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor
 
-from fusionrun.train.device_copy import DeviceCopy
 from fusionrun.train.prefetch import NUM_AHEAD, Prefetch
 
 CPU = torch.device("cpu")
@@ -56,18 +54,3 @@ def test_an_error_comes_with_the_batch_that_it_is_in() -> None:
     next(batches)
     with pytest.raises(ValueError, match="batch 1"):
         next(batches)
-
-
-def test_a_copy_is_what_the_tensors_were_and_lies_in_order() -> None:
-    weight = torch.rand(4, 3, 5, 5).to(memory_format=torch.channels_last)
-    tensors = {"weight": weight, "steps": torch.tensor(3), "none": torch.empty(0, 2)}
-    before = {name: tensor.clone() for name, tensor in tensors.items()}
-    copy = DeviceCopy.of(tensors)
-    weight.zero_()
-    with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(copy.on_cpu).result()
-    assert list(found) == list(tensors)
-    for name, tensor in found.items():
-        assert torch.equal(tensor, before[name])
-        assert tensor.is_contiguous()
-    assert copy.size == sum(tensor.nbytes for tensor in tensors.values())

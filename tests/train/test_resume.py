@@ -537,7 +537,8 @@ def test_a_second_attempt_says_where_it_goes_on(
     run(layout)
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "attempt 2 goes on at step 13, in epoch 3"
-    assert [line[:9] for line in shown[1:]] == ["epoch 3/5", "epoch 4/5", "epoch 5/5"]
+    assert shown[1] == "engine eager (25 steps: compiling pays back from 10,000 on)"
+    assert [line[:9] for line in shown[2:]] == ["epoch 3/5", "epoch 4/5", "epoch 5/5"]
 
 
 # --- every kind of state --------------------------------------------------------------------

@@ -19,7 +19,7 @@ from fusionrun.models.stacked import stacks_of
 from fusionrun.plan.plan import Plan, Weights
 from fusionrun.schema.base import AUTO
 from fusionrun.store.components import load_file
-from fusionrun.train.buffers import clip_groups
+from fusionrun.train.buffers import Allocate, clip_groups, own_memory
 from fusionrun.train.kept_memory import keep_freed_memory
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.losses import LossSettings
@@ -29,7 +29,7 @@ from fusionrun.train.ranks import SINGLE, Ranks
 from fusionrun.train.rate_factors import rate_factors
 from fusionrun.train.stacking import in_stacks, stack_experts
 from fusionrun.train.tables import Table
-from fusionrun.train.updates import Allocate, Updater, own_memory
+from fusionrun.train.updates import Updater
 
 if TYPE_CHECKING:
     from fusionrun.models.experts import Expert

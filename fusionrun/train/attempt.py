@@ -37,6 +37,7 @@ from fusionrun.train.assemble import (
 )
 from fusionrun.train.augment import augmenter_of
 from fusionrun.train.boundary import Boundary, Interrupted
+from fusionrun.train.buffers import own_memory
 from fusionrun.train.checkpoint import Loaded, Origin, newest_whole
 from fusionrun.train.circumstances import circumstances
 from fusionrun.train.component_saver import NEVER_TOUCHED, TOUCHED_ONCE, ComponentSaver
@@ -54,7 +55,6 @@ from fusionrun.train.starts import starting_tensors
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest
 from fusionrun.train.together import SideBySide, Together
-from fusionrun.train.updates import own_memory
 from fusionrun.train.where import Best
 
 __all__ = ["Attempt", "Outcome"]

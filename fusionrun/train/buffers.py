@@ -9,7 +9,7 @@ Owns that layout and the check that nothing has left it. Knows no optimizer and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -19,11 +19,29 @@ from torch import Tensor, nn
 
 from fusionrun.errors import TrainingError
 
-__all__ = ["ClipGroup", "ComponentBuffer", "clip_groups", "common_type", "lay_out"]
+__all__ = [
+    "Allocate",
+    "ClipGroup",
+    "ComponentBuffer",
+    "clip_groups",
+    "common_type",
+    "lay_out",
+    "own_memory",
+]
 
 ALIGNMENT_BYTES: Final = 64
 """Every parameter starts on such a boundary, as torch's own allocations do: the fast kernels of
 BLAS and the compiler ask for it. The gaps hold zeros, which no optimizer moves."""
+
+
+Allocate = Callable[[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]
+"""From a size to memory (N,) of zeros for weights, and another for their gradients."""
+
+
+def own_memory(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of a run that trains by itself: see `Allocate`."""
+    weights = torch.zeros(size, dtype=dtype, device=device)
+    return weights, torch.zeros_like(weights)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from fusionrun.data.header import DataSummary
 from fusionrun.data.load import Rows, load_data
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.data import Data
+from fusionrun.train.buffers import Allocate
 from fusionrun.train.checkpoint import Loaded
 from fusionrun.train.step import Step, TakeStep
 from fusionrun.train.tables import Table
-from fusionrun.train.updates import Allocate
 
 __all__ = ["Beside", "Made"]
 

@@ -25,11 +25,11 @@ from torch.func import vmap
 from fusionrun.models.network import FusionNetwork
 from fusionrun.train.batched_forward import Batches, Parts, forward
 from fusionrun.train.batched_layers import Layer
+from fusionrun.train.buffers import Allocate
 from fusionrun.train.losses import loss_terms
 from fusionrun.train.masks import Call, drawn, listed
 from fusionrun.train.step import Ask, Step, StepLog
 from fusionrun.train.tables import Batch
-from fusionrun.train.updates import Allocate
 
 __all__ = ["SideBySide", "Together"]
 

@@ -16,7 +16,7 @@ from the device and never decides a rate. Results equal those of plain `torch.op
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fusionrun.errors import TrainingError
 from fusionrun.schema.training import Combination
-from fusionrun.train.buffers import ClipGroup, common_type, lay_out
+from fusionrun.train.buffers import Allocate, ClipGroup, common_type, lay_out, own_memory
 from fusionrun.train.calls import Calls, Span
 from fusionrun.train.loss_scale import LossScale
 from fusionrun.train.matching import same_names, same_state
@@ -33,16 +33,7 @@ from fusionrun.train.optimizer import Counter, OptimizerSettings
 from fusionrun.train.paths import PathGradients
 from fusionrun.train.ranks import SINGLE, Ranks
 
-__all__ = ["Allocate", "Updater", "own_memory"]
-
-Allocate = Callable[[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]
-"""From a size to memory (N,) of zeros for weights, and another for their gradients."""
-
-
-def own_memory(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of a run that trains by itself: see `Allocate`."""
-    weights = torch.zeros(size, dtype=dtype, device=device)
-    return weights, torch.zeros_like(weights)
+__all__ = ["Updater"]
 
 
 class _Due(NamedTuple):

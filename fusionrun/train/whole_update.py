@@ -88,6 +88,7 @@ def whole_update(updater: Updater, pieces: Sequence[Piece], *, opens: bool, clos
         closes: whether it is the last of it; `share` is one over its batches then.
     """
     bands, settings = _bands(updater, pieces, closes), updater.calls.settings
+    stepping = [band for band in bands if band.steps]
     counters, max_skipped = _moving_counters(updater, closes), updater.max_skipped
 
     def update(
@@ -95,23 +96,18 @@ def whole_update(updater: Updater, pieces: Sequence[Piece], *, opens: bool, clos
     ) -> tuple[Tensor, Tensor]:
         if not opens:
             grads = [before + own for before, own in zip(memory.grad, grads, strict=True)]
-        norms = [_norms(band, grads, share) for band in bands if band.steps]
+        norms = [_norms(band, grads, share) for band in stepping]
         left_out = _judged(memory, all_norms := torch.cat(norms), max_skipped)
         for number in counters:
             memory.steps[number].add_(1 - left_out)
-        for band, own in zip([band for band in bands if band.steps], norms, strict=True):
-            factor = (band.max_norm / (own + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ has it
-            factor = (factor * share if band.waits else factor).unsqueeze(1)
+        for band, own in zip(stepping, norms, strict=True):
+            factor = _factor(band, own, share)
             for number, moves in zip(band.pieces, band.moves, strict=True):
                 if moves is not None:
                     slope = grads[number] * factor
                     _move(settings, memory, number, moves, slope, scales, left_out)
         if memory.grad:
-            for band in bands:
-                for number in band.pieces:
-                    memory.grad[number].copy_(
-                        torch.zeros_like(grads[number]) if band.steps else grads[number]
-                    )
+            _keep(memory, bands, grads)
         return all_norms, left_out
 
     return update
@@ -122,6 +118,20 @@ def _norms(band: _Band, grads: Sequence[Tensor], share: Tensor) -> Tensor:
     squares = [grads[number].square().sum(1) for number in band.pieces]
     norms = torch.stack(squares).sum(0).sqrt()
     return norms * share if band.waits else norms
+
+
+def _factor(band: _Band, norms: Tensor, share: Tensor) -> Tensor:
+    """What each row's gradient is multiplied by: (R, 1)."""
+    factor = (band.max_norm / (norms + 1e-6)).clamp(max=1.0)  # as clip_grad_norm_ has it
+    return (factor * share if band.waits else factor).unsqueeze(1)
+
+
+def _keep(memory: Memory, bands: Sequence[_Band], grads: Sequence[Tensor]) -> None:
+    """What windows have added up, and nothing of what has been used."""
+    for band in bands:
+        for number in band.pieces:
+            own = grads[number]
+            memory.grad[number].copy_(torch.zeros_like(own) if band.steps else own)
 
 
 def _judged(memory: Memory, norms: Tensor, max_skipped: int) -> Tensor:

@@ -13,11 +13,11 @@ from fusionrun.plan.plan import Plan
 from fusionrun.plan.sweep import plan_points
 from fusionrun.schema.fusions import FUSIONS
 from fusionrun.train.assemble import loss_settings, make_network, make_tables, make_updater
+from fusionrun.train.buffers import Allocate, own_memory
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.step import Ask, Step
 from fusionrun.train.tables import Table
 from fusionrun.train.together import SideBySide, Together
-from fusionrun.train.updates import Allocate, own_memory
 from tests.small_runs import SMALL
 
 CPU = torch.device("cpu")

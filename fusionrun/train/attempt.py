@@ -54,6 +54,7 @@ from fusionrun.train.saver import Saver, tidy
 from fusionrun.train.starts import starting_tensors
 from fusionrun.train.step import Step
 from fusionrun.train.stop import INTERRUPT, StopRequest
+from fusionrun.train.tables import full_batch
 from fusionrun.train.together import SideBySide, Together
 from fusionrun.train.where import Best
 
@@ -136,7 +137,7 @@ class Attempt:
         self._saver = Saver(
             self._layout, settings, origin, step, self._ranks, self._recorder, loaded
         )
-        rows_a_batch = plan.settings.training.batch_size
+        rows_a_batch = full_batch(len(tables["train"]), plan.settings.training.batch_size)
         alone = Together({0: step}, memory).one if beside else take_step(engine, step, rows_a_batch)
         return Made(plan, step, alone, tables, loaded)
 

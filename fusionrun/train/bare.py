@@ -33,7 +33,7 @@ from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Ask, Step, TakeStep
-from fusionrun.train.tables import Table, epoch_order, spans
+from fusionrun.train.tables import Table, epoch_order, full_batch, spans
 from fusionrun.train.where import Best
 
 __all__ = ["BareTrainer", "bare_trainer"]
@@ -70,7 +70,7 @@ class BareTrainer:
     @property
     def batch_rows(self) -> int:
         """Of a full batch."""
-        return min(self.plan.settings.training.batch_size, len(self.train))
+        return full_batch(len(self.train), self.plan.settings.training.batch_size)
 
     def epochs(self, between_steps: Callable[[Epochs], None]) -> Epochs:
         """The epochs from the first on, as a run goes through them.
@@ -137,7 +137,8 @@ def bare_trainer(plan: Plan) -> BareTrainer:
     tables = make_tables(plan, network, rows, device)
     augment = augmenter_of(plan, tables["train"], network.experts_by_name)
     engine = engine_of(plan, device, SINGLE)
-    take = take_step(engine, step, plan.settings.training.batch_size)
+    rows_a_batch = full_batch(len(tables["train"]), plan.settings.training.batch_size)
+    take = take_step(engine, step, rows_a_batch)
     return BareTrainer(
         plan, engine, step, take, tables["train"], tables.get("val"), augment, device
     )

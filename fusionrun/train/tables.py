@@ -182,6 +182,11 @@ def epoch_order(rows: int, seed: int, epoch: int, device: torch.device) -> Tenso
     return torch.randperm(rows, generator=generator).to(device)
 
 
+def full_batch(rows: int, batch_size: int) -> int:
+    """Samples of an epoch's first batch: none has more."""
+    return min(rows, batch_size)
+
+
 def spans(rows: int, batch_size: int) -> Sequence[tuple[int, int]]:
     """Start and stop of each batch of an epoch; the last may be shorter, and is used."""
     return [(start, min(start + batch_size, rows)) for start in range(0, rows, batch_size)]

@@ -20,6 +20,7 @@ from fusionrun.plan.resolve import make_plan
 from fusionrun.recipe.read import read_recipe
 from fusionrun.train.ahead import library_of
 from fusionrun.train.assemble import loss_settings, make_network, make_updater
+from fusionrun.train.bare import bare_trainer
 from fusionrun.train.captured import untouched
 from fusionrun.train.engines import CompiledStep, engine_of, take_step, why_engine
 from fusionrun.train.program import Program, traced
@@ -202,6 +203,23 @@ def test_a_compiler_that_was_ended_from_outside_need_not_end_so_again(
     with pytest.raises(NotCompiledError, match="ended from outside, by SIGKILL") as caught:
         library_of(program, tmp_path)
     assert not caught.value.repeats
+
+
+@needs_compiler
+def test_a_batch_of_all_rows_is_compiled_though_batches_might_have_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engines.yaml").write_text(RECIPE)
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("FUSIONRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    settings = ["training.engine=compiled", "training.batch_size=1000", FEWER]
+    source = read_recipe(tmp_path / "engines.yaml", settings)
+    trainer = bare_trainer(make_plan(source, tmp_path / "runs"))
+    trainer.set_first_rates()
+    with pytest.raises(NotCompiledError, match="ended from outside"):  # (so it was begun)
+        trainer.take(Ask(trainer.train.batch(trainer.first_rows()), True))
 
 
 def test_a_program_is_its_operations_and_what_it_reads() -> None:

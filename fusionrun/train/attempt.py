@@ -197,8 +197,9 @@ class Attempt:
         if words := half_on_cpu(plan, step.device):
             self._say(words)
         if engine not in ("eager", TOGETHER):
-            kept = "unless an earlier run of these shapes has left what it compiled"
-            self._say(f"engine {engine} ({why}): the first step compiles, a minute or so, {kept}")
+            # (a kind is a place in a window, for one; who is frozen, for another)
+            once = "the first step of each kind compiles, a minute or so; it is kept for later runs"
+            self._say(f"engine {engine} ({why}): {once}")
         elif engine != TOGETHER and plan.values["training.engine"].source == "rule":
             self._say(f"engine {engine} ({why})")
 

@@ -15,7 +15,7 @@ Shapes: B rows, C channels; x is (B, C, …).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from fusionrun.train.ranks import Ranks
 
-__all__ = ["WholeBatch", "has_batch_norm"]
+__all__ = ["OneRow", "WholeBatch", "has_batch_norm"]
 
 _EPS: Final = 1e-5
 _MOMENTUM: Final = 0.1
@@ -88,10 +88,51 @@ class WholeBatch(TorchFunctionMode):
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             unbiased = var * (count / (count - 1))
             running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-        shape = _beside(x)
-        if weight is not None:
-            normed = normed * weight.to(x.dtype).view(shape)
-        return normed if bias is None else normed + bias.to(x.dtype).view(shape)
+        return _scaled(normed, weight, bias)
+
+
+class OneRow(TorchFunctionMode):
+    """A context for a batch of one row in one process: what `WholeBatch` says of a single value a
+    channel, in operations of torch that a step's function can be differentiated through.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Every call of torch comes by here; only BatchNorm of single values is taken."""
+        own = _Norm(*args, **(kwargs or {})) if func is F.batch_norm else None
+        if own is not None and own.training and own.x.numel() == own.x.shape[1]:
+            return own.shift()
+        return func(*args, **(kwargs or {}))
+
+
+class _Norm(NamedTuple):
+    """The arguments of `torch.nn.functional.batch_norm`."""
+
+    x: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = _MOMENTUM
+    eps: float = _EPS
+
+    def shift(self) -> Tensor:
+        """What comes of single values: the shift. No gradient passes."""
+        return _scaled(self.x - self.x, self.weight, self.bias)
+
+
+def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """By a BatchNorm's own weight and bias, where it has any."""
+    shape = _beside(normed)
+    if weight is not None:
+        normed = normed * weight.to(normed.dtype).view(shape)
+    return normed if bias is None else normed + bias.to(normed.dtype).view(shape)
 
 
 class _Normalise(torch.autograd.Function):

@@ -12,12 +12,14 @@ Shapes: B rows, E experts, C classes, N numbers of all parameters, K components 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
+from fusionrun.train.batch_statistics import OneRow
 from fusionrun.train.layout import Layout
 from fusionrun.train.losses import loss_terms
 from fusionrun.train.step import Step, autocast
@@ -131,7 +133,8 @@ def _gradients(step: Step, layout: Layout, known: tuple[str, ...]) -> Gradients:
         buffers = [buffer.clone() for buffer in memory.buffers]
         tensors = layout.parameters(pieces) | dict(zip(buffer_names, buffers, strict=True))
         features = dict(zip(known, given.known, strict=True))
-        with autocast(step.precision, step.device):
+        alone = OneRow() if len(given.goal) == 1 else nullcontext()
+        with autocast(step.precision, step.device), alone:
             outputs = functional_call(network, tensors, (given.inputs, given.present, features))
         experts, overall = outputs
         targets = (given.goal, step.losses, given.weights, given.term_weights)

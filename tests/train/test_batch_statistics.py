@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fusionrun.models.densenet import DenseNet
 from fusionrun.schema.backbones import DenseNet121
-from fusionrun.train.batch_statistics import WholeBatch, has_batch_norm
+from fusionrun.train.batch_statistics import OneRow, WholeBatch, has_batch_norm
 from fusionrun.train.ranks import SINGLE
 
 NORMS = {
@@ -86,6 +86,24 @@ def test_a_single_value_a_channel_gives_the_shift_and_leaves_the_statistics() ->
     assert not x.grad.any()
     assert norm.running_mean is not None
     assert not norm.running_mean.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 3, 4, 5)])
+def test_a_lone_row_is_normalised_as_by_the_whole_batch(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(3).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    twin = copy.deepcopy(norm)
+    x = torch.randn(shape, dtype=torch.float64)
+    found = []
+    for module, context in ((norm, OneRow()), (twin, whole(x))):
+        given = x.clone().requires_grad_()
+        with context:
+            out = module(given)
+        out.square().sum().backward()
+        found.append([out, given.grad, *(p.grad for p in module.parameters()), *module.buffers()])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
 
 
 def test_a_norm_is_found_anywhere_in_a_network() -> None:

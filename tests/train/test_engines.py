@@ -63,6 +63,7 @@ FEWER = (
     "image: {model: cnn, view: pixel_averages, shape: [16, 15], channels: [4], features: 8}}"
 )
 MUP = "learning_rates={rules: [{mup: {base_width: 4}}]}"
+NO_TEACHER = "knowledge_transfer.knowledge_distillation_weight=0"
 FROZEN = "experts.image.freeze={until: {epochs: 1}}"
 
 
@@ -101,8 +102,9 @@ class Trained:
         self._table.matrix = self._table.matrix.double()
         updater = make_updater(self.plan, network, CPU)
         self.step = Step(network, updater, loss_settings(self.plan), "float32", CPU)
-        plain = take_step("eager", self.step, 48)
-        self._take = plain if engine is None else engine(self.step, 48)
+        self._rows = self.plan.settings.training.batch_size
+        plain = take_step("eager", self.step, self._rows)
+        self._take = plain if engine is None else engine(self.step, self._rows)
         torch.manual_seed(0)
         self.logs = [
             log for epoch in range(self.plan.settings.training.epochs) for log in self._epoch(epoch)
@@ -119,7 +121,7 @@ class Trained:
         total = len(self._table)
         batches = [
             Ask(self._table.batch(torch.arange(*span)), span[1] == total)
-            for span in spans(total, 48)
+            for span in spans(total, self._rows)
         ]
         return [self._take(batch) for batch in batches]
 
@@ -154,6 +156,16 @@ def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> 
     plain = Trained(tmp_path, None, *settings)
     assert [stack.names for stack in plain.step.network.stacked] == [("one", "two")]
     assert_equal(Trained(tmp_path, Uncompiled, *settings), plain)
+
+
+def test_a_whole_step_of_one_row_is_the_step_where_an_image_is_halved_to_a_pixel(
+    tmp_path: Path,
+) -> None:
+    image = "image: {model: densenet121, view: karhunen_loeve, shape: [8, 8], growth: 2}"
+    settings = [f"experts={{{image}}}", NO_TEACHER, "training.batch_size=1", "training.epochs=1"]
+    few = "data.split={train: 0.005, val: 0.1, test: 0.895}"
+    plain = Trained(tmp_path, None, *settings, few)
+    assert_equal(Trained(tmp_path, Uncompiled, *settings, few), plain)
 
 
 def test_warm_up_leaves_no_trace(tmp_path: Path) -> None:

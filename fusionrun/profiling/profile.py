@@ -22,6 +22,7 @@ from fusionrun.profiling.machine import PeakMemory, matmul_peak, synchronize
 from fusionrun.profiling.ranges import Ranges, parts_of
 from fusionrun.profiling.timeline import PHASES, PHASES_OF_WHOLE, Timeline, timeline
 from fusionrun.train.bare import BareTrainer, bare_trainer
+from fusionrun.train.engines import CompiledStep
 from fusionrun.train.epochs import Epochs
 from fusionrun.train.step import DTYPES
 from fusionrun.train.where import Where
@@ -216,13 +217,20 @@ class _Script:
             self.profiler.step()
 
     def _timed(self) -> Iterator[None]:
-        """Time stretches of steps within an epoch, as wholes: a GPU works behind our back."""
-        last = self._trainer.num_batches - 1
+        """Time stretches of steps within an epoch, as wholes: a GPU works behind our back.
+
+        Begins again where a step was the first of its kind, and compiled: of a window, or of an
+        epoch, which may have more batches than were taken to warm up.
+        """
+        last, graphs = self._trainer.num_batches - 1, self._num_graphs
         steps, seconds, began, start = 0, 0.0, self._clock(), self._batch
         while steps < self._steps:
             yield
             batch = self._batch
-            if last == 0:  # every step ends an epoch, and there is nothing else to time
+            if self._num_graphs > graphs:
+                graphs = self._num_graphs
+                steps, seconds, began, start = 0, 0.0, self._clock(), batch
+            elif last == 0:  # every step ends an epoch, and there is nothing else to time
                 steps, seconds = steps + 1, self._clock() - began
             elif batch == 0:
                 began, start = self._clock(), 0
@@ -241,6 +249,12 @@ class _Script:
     def _batch(self) -> int:
         """Batches done of the epoch."""
         return self._now.where.batch
+
+    @property
+    def _num_graphs(self) -> int:
+        """Kinds of steps that were compiled so far."""
+        take = self._trainer.take
+        return take.num_graphs if isinstance(take, CompiledStep) else 0
 
     def _clock(self) -> float:
         synchronize(self._trainer.device)

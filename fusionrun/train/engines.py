@@ -178,6 +178,11 @@ class CompiledStep:
         record = StepRecord(tuple(group.name for group in updater.due(closes)), norms)
         return StepLog(terms, experts, overall, record, self._rows)
 
+    @property
+    def num_graphs(self) -> int:
+        """Kinds of batches that came so far, but for those that go call by call."""
+        return len(self._graphs)
+
     def _graph(self, batch: Kind, memory: Memory, given: StepInputs) -> StepFunction:
         """The graph of such a batch, as long as the same components move."""
         moves = self._step.updater.calls.moves

@@ -9,14 +9,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from fusionrun.cli.main import make_app
 from fusionrun.plan.plan import Plan
+from fusionrun.profiling.profile import WARM_PROFILED_STEPS
 from fusionrun.train.bare import BareTrainer, bare_trainer
+from fusionrun.train.engines import CompiledStep
+from fusionrun.train.step import Ask, StepLog
+from fusionrun.train.whole_step import StepFunction, StepInputs
+from fusionrun.train.whole_update import Memory
 from tests.small_runs import TWO_EXPERTS
 
 RECIPE = f"""\
@@ -131,6 +136,40 @@ def test_an_epoch_of_one_batch_is_said_to_be_timed_with_its_end(folder: Path) ->
     assert "ms a step, each with an epoch's end: " in result.stdout
     assert "batches of 1200" in result.stdout
     assert "trace    none: -o FILE.json writes one" in result.stdout
+
+
+class Uncompiled(CompiledStep):
+    """The same function, without the compiler; `taken` says how many graphs there were, by step."""
+
+    taken: ClassVar[list[int]] = []
+
+    def __call__(self, ask: Ask) -> StepLog:
+        log = super().__call__(ask)
+        self.taken.append(self.num_graphs)
+        return log
+
+    def _made(self, function: StepFunction, memory: Memory, given: StepInputs) -> StepFunction:
+        return function
+
+
+@pytest.mark.usefixtures("numerics")
+def test_steps_are_timed_once_all_kinds_are_compiled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fusionrun.profiling import profile as module
+
+    def compiled(plan: Plan) -> BareTrainer:
+        trainer = bare_trainer(plan)
+        take = Uncompiled(trainer.step, trainer.batch_rows)
+        return replace(trainer, engine="compiled", take=take)
+
+    monkeypatch.setattr(module, "bare_trainer", compiled)
+    windows = "knowledge_transfer.expert_gradient_accumulation=12"
+    batches = ["--set", "training.batch_size=48", "--set", windows]
+    result = profile(folder, "--steps", "4", *batches)
+    assert result.exit_code == 0, result.output
+    # The first window closes at the 12th step, the second of those that would be timed.
+    assert Uncompiled.taken == [1, *[2] * 10, 3, *[3] * 4, *[3] * (WARM_PROFILED_STEPS + 4)]
 
 
 @pytest.mark.usefixtures("numerics")

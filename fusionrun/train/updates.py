@@ -185,9 +185,12 @@ class Updater:
 
         Returns:
             Whether the batch opens its window, whether it closes it, and which it is in it, from 1.
+            Where nothing waits for a window's end, experts that are frozen say, each is one.
         """
         number, closes = self._pending + 1, self.closes(last_in_epoch)
         self._pending = 0 if closes else number
+        if not self.has_windows:
+            return True, True, 1
         return number == 1, closes, number
 
     def one_over(self, batches: int) -> Tensor:

@@ -158,6 +158,14 @@ def test_the_whole_step_is_the_step(tmp_path: Path, settings: Sequence[str]) -> 
     assert_equal(Trained(tmp_path, Uncompiled, *settings), plain)
 
 
+def test_windows_in_which_nothing_waits_are_no_windows(tmp_path: Path) -> None:
+    one = "one: {model: mlp, view: zernike, hidden: [8], features: 8, freeze: true}"
+    settings = [f"experts={{{one}}}", NO_TEACHER, "knowledge_transfer.lambda_loss=0", WINDOWS]
+    plain, whole = (Trained(tmp_path, engine, *settings) for engine in (None, Uncompiled))
+    assert_equal(whole, plain)
+    assert not plain.step.updater.has_windows
+
+
 def test_a_whole_step_of_one_row_is_the_step_where_an_image_is_halved_to_a_pixel(
     tmp_path: Path,
 ) -> None:

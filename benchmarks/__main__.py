@@ -1,6 +1,6 @@
 """fusionrun against real peers, on this machine.
 
-    python -m benchmarks                        # everything, some 15 minutes on two quiet cores
+    python -m benchmarks                        # everything, some 45 minutes, on a quiet machine
     python -m benchmarks --only steps runner    # parts of it
     python -m benchmarks --quick                # that everything runs: two rounds of few steps
 

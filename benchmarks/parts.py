@@ -166,13 +166,13 @@ def folded(effort: Effort) -> Iterator[Section]:
     bound = Bound(
         "fifteen folds of the digits recipe, batched, against one by one",
         "at least 3 × (aim 5 ×)",
-        str(own) if sound else f"NLLs differ by {apart:.1e}",
+        str(own) if sound else f"losses differ by {apart:.1e}",
         verdict(own.median >= 3) if sound else "void",
     )
     words = (
         f"The shipped digits recipe, five folds of three splits, {epochs} epochs each, as whole "
         "commands: one `fusionrun train` of the sweep, against fifteen of one fold, each a process "
-        f"of its own. NLLs of all paths and splits differ by {apart:.0e} at most."
+        f"of its own. Mean losses over the first epoch differ by {apart:.0e} (relative) at most."
     )
     rows = [
         (way.name, *(f"{statistics.median(seconds):.1f}" for seconds in (way.cpu, way.wall)))

@@ -36,7 +36,39 @@ def has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
-class WholeBatch(TorchFunctionMode):
+class _Norm(NamedTuple):
+    """The arguments of `torch.nn.functional.batch_norm`."""
+
+    x: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = _MOMENTUM
+    eps: float = _EPS
+
+
+class _TakesBatchNorm(TorchFunctionMode):
+    """A context in which BatchNorm goes by `_batch_norm`, and all else by torch."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Every call of torch comes by here; only that one is taken."""
+        if func is F.batch_norm:
+            return self._batch_norm(_Norm(*args, **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+    def _batch_norm(self, own: _Norm) -> Tensor:
+        raise NotImplementedError
+
+
+class WholeBatch(_TakesBatchNorm):
     """A context in which BatchNorm in training mode normalises by the whole batch.
 
     Also for a batch of a single value a channel, which torch refuses: its deviation is 0, and the
@@ -55,76 +87,31 @@ class WholeBatch(TorchFunctionMode):
         self._share = rows / passed
         self._rows = batch_rows / passed
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Every call of torch comes by here; only that one is taken."""
-        if func is F.batch_norm:
-            return self._batch_norm(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    def _batch_norm(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = _MOMENTUM,
-        eps: float = _EPS,
-    ) -> Tensor:
-        """As `torch.nn.functional.batch_norm`; what is not training is torch's own."""
-        if not training:
-            return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    def _batch_norm(self, own: _Norm) -> Tensor:
+        """What is not training is torch's own."""
+        if not own.training:
+            return F.batch_norm(*own)
+        x, running_mean, running_var = own.x, own.running_mean, own.running_var
         count = round(x.numel() / x.shape[1] * self._rows)
         normed: Tensor
-        normed, mean, var = _Normalise.apply(x, count, self._share, eps, self._sum)  # type: ignore[no-untyped-call]
+        normed, mean, var = _Normalise.apply(x, count, self._share, own.eps, self._sum)  # type: ignore[no-untyped-call]
         if running_mean is not None and running_var is not None and count > 1:
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_mean.lerp_(mean.to(running_mean.dtype), own.momentum)
             unbiased = var * (count / (count - 1))
-            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-        return _scaled(normed, weight, bias)
+            running_var.lerp_(unbiased.to(running_var.dtype), own.momentum)
+        return _scaled(normed, own.weight, own.bias)
 
 
-class OneRow(TorchFunctionMode):
+class OneRow(_TakesBatchNorm):
     """A context for a batch of one row in one process: what `WholeBatch` says of a single value a
     channel, in operations of torch that a step's function can be differentiated through.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Every call of torch comes by here; only BatchNorm of single values is taken."""
-        own = _Norm(*args, **(kwargs or {})) if func is F.batch_norm else None
-        if own is not None and own.training and own.x.numel() == own.x.shape[1]:
-            return own.shift()
-        return func(*args, **(kwargs or {}))
-
-
-class _Norm(NamedTuple):
-    """The arguments of `torch.nn.functional.batch_norm`."""
-
-    x: Tensor
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    training: bool = False
-    momentum: float = _MOMENTUM
-    eps: float = _EPS
-
-    def shift(self) -> Tensor:
-        """What comes of single values: the shift. No gradient passes."""
-        return _scaled(self.x - self.x, self.weight, self.bias)
+    def _batch_norm(self, own: _Norm) -> Tensor:
+        """Of single values the shift, and no gradient passes; all else is torch's own."""
+        if own.training and own.x.numel() == own.x.shape[1]:
+            return _scaled(own.x - own.x, own.weight, own.bias)
+        return F.batch_norm(*own)
 
 
 def _scaled(normed: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -64,7 +64,7 @@ class TensorFile:
         tensors: by name; their types and shapes are the file's. A GPU's are all on the same one.
 
     Raises:
-        KeyError: a type that the format does not have.
+        ValueError: a type that the format does not have.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -111,7 +111,7 @@ class TensorFile:
             self._aside = None
         return self._whole.numpy().data
 
-    def _copied_aside(self, own: Sequence[Tensor]) -> tuple[Tensor, torch.cuda.Event]:
+    def _copied_aside(self, own: list[Tensor]) -> tuple[Tensor, torch.cuda.Event]:
         copy = torch.empty_like(self._data, device=self._device)
         _copy(list(_places(copy, self._forms)), own)
         ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -119,10 +119,10 @@ class TensorFile:
         return copy, ready
 
 
-def _copy(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+def _copy(places: list[Tensor], tensors: list[Tensor]) -> None:
     if tensors:
         with torch.no_grad():
-            torch._foreach_copy_(places, tensors)  # type: ignore[arg-type]
+            torch._foreach_copy_(places, tensors)
 
 
 def _forms(tensors: Mapping[str, Tensor]) -> list[_Form]:

@@ -100,6 +100,18 @@ def more(
     return _bound(work, promised, found, ours, theirs, longer, 1 + most, better="less")
 
 
+def over_its_steps(
+    work: str, found: dict[str, Measured], ours: str, most: float, aim: float
+) -> Bound:
+    """How much longer than what of it is steps: counted in one process, in the same seconds."""
+    promised = f"≤ {1 + most:g} (aim {1 + aim:g})"
+
+    def longer(one: Measured, _: Measured) -> Ratio:
+        return ratio(one.wall, one.in_steps)
+
+    return _bound(work, promised, found, ours, ours, longer, 1 + most, better="less")
+
+
 def memory(found: dict[str, Measured], ours: str) -> Bound:
     def held(one: Measured, two: Measured) -> Ratio:
         return ratio([one.peak_bytes], [two.peak_bytes])

@@ -12,12 +12,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from fusionrun.profiling.machine import synchronize
 
 LOSS_STEPS = 100
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Meter:
@@ -32,7 +36,7 @@ class Meter:
         self._loss, self._device = loss, device
         self._left = LOSS_STEPS
         self._steps = 0  # of the round; 0 in the steps before the first
-        self._wall = self._cpu = 0.0
+        self._wall = self._cpu = self._in_steps = 0.0
 
     def __call__(self) -> None:
         if self._left:
@@ -43,12 +47,26 @@ class Meter:
         self.ended(wall, cpu)
         self._steps = self.wanted()
         self._left = self._steps - 1
+        self._in_steps = 0.0
         self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def of_the_step(self, call: Callable[P, T]) -> Callable[P, T]:
+        """`call`, its time counted as one that a bare step takes as well."""
+
+        def counted(*given: P.args, **named: P.kwargs) -> T:
+            began = time.perf_counter()
+            try:
+                return call(*given, **named)
+            finally:
+                self._in_steps += time.perf_counter() - began
+
+        return counted
 
     def ended(self, wall_s: float, cpu_s: float) -> None:
         """A round is over, or the steps before the first."""
         if self._steps:
-            say({"wall_s": wall_s / self._steps, "cpu_s": cpu_s / self._steps})
+            seconds = {"wall_s": wall_s, "cpu_s": cpu_s, "in_steps_s": self._in_steps}
+            say({name: all_of_them / self._steps for name, all_of_them in seconds.items()})
         else:
             say({"loss": None if self._loss is None else self._loss()})
 

@@ -175,7 +175,7 @@ def scikit_learn(task: Task, meter: Meter) -> None:
     hidden = (*expert.hidden, expert.features)
     model = MLPClassifier(hidden, batch_size=task.batch_size, random_state=task.plan.seed)
     while True:
-        model.partial_fit(x, y, np.unique(y))  # an epoch
+        model.partial_fit(x, y, classes=np.unique(y))  # an epoch
         for _ in range(-(-len(y) // task.batch_size)):
             meter()
 

@@ -43,6 +43,7 @@ class Measured:
         loss: after 100 steps; None: of another model, or not asked for.
         wall: seconds a step, by round.
         cpu: likewise, of all threads.
+        in_steps: of `wall`, what `Meter.of_the_step` has counted.
         peak_bytes: that its process held.
         missing: why there is nothing of all that; empty where there is.
     """
@@ -51,6 +52,7 @@ class Measured:
     loss: float | None = None
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    in_steps: list[float] = field(default_factory=list)
     peak_bytes: int = 0
     missing: str = ""
 
@@ -118,6 +120,7 @@ def _take_in(own: Measured, answer: dict[str, Any]) -> bool:
     if "wall_s" in answer:
         own.wall.append(answer["wall_s"])
         own.cpu.append(answer["cpu_s"])
+        own.in_steps.append(answer["in_steps_s"])
     return not own.missing
 
 

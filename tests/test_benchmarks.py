@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks import ours, peers
 from benchmarks.__main__ import PART_NAMES, arguments_of
+from benchmarks.comparison import faster, over_its_steps
 from benchmarks.meter import LOSS_STEPS
-from benchmarks.parts import PARTS, faster
-from benchmarks.recipes import COMMON
+from benchmarks.parts import PARTS
+from benchmarks.recipes import COMMON, NO_CHECKPOINTS, equal_experts
 from benchmarks.report import Bound, Section, document, engines
 from benchmarks.rounds import MOST_LOSS_DIFFERENCE, Entry, Measured, measure
 from benchmarks.task import plan_of, task_of
@@ -84,6 +85,31 @@ def test_a_peer_comes_to_the_same_loss_as_fusionrun(
     assert loss == pytest.approx(our_loss, rel=MOST_LOSS_DIFFERENCE)
 
 
+def test_scikit_learn_takes_the_steps_that_it_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    task = task_of(plan_of(equal_experts(tmp_path, 1), list(COMMON)))
+    steps = 0
+
+    def meter() -> None:
+        nonlocal steps
+        steps += 1
+        if steps > LOSS_STEPS:
+            raise Enough
+
+    with pytest.raises(Enough):
+        peers.PEERS["scikit-learn"](task, meter)
+
+
+def test_what_the_runner_adds_is_counted_beside_its_steps(recipe: Path) -> None:
+    settings = (*COMMON, "training.engine=eager", NO_CHECKPOINTS)
+    (found,) = measure([Entry("whole", "runner", recipe, settings)], rounds=2, steps=3)
+    assert found.missing == ""
+    for whole, in_steps in zip(found.wall, found.in_steps, strict=True):
+        assert 0 < in_steps < whole
+    bound = over_its_steps("work", {"whole": found}, "whole", 1e6, 0.01)
+    assert bound.verdict == "met"
+
+
 def test_a_round_of_two_engines_gives_times_loss_and_memory_of_both(recipe: Path) -> None:
     plain, own = measure(
         [Entry("plain", "plain loop", recipe, COMMON), Entry("own", "fusionrun", recipe, COMMON)],
@@ -106,7 +132,7 @@ def test_an_engine_that_fails_is_told_and_the_others_go_on(recipe: Path) -> None
 
 
 def measured(name: str, loss: float, seconds: float) -> Measured:
-    return Measured(name, loss, [seconds] * 2, [seconds] * 2, 1000)
+    return Measured(name, loss, [seconds] * 2, [seconds] * 2, peak_bytes=1000)
 
 
 def test_a_number_of_an_engine_with_another_loss_is_void() -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -44,6 +45,7 @@ from fusionrun.train.component_saver import NEVER_TOUCHED, TOUCHED_ONCE, Compone
 from fusionrun.train.engines import TOGETHER, engine_of, take_step, why_engine
 from fusionrun.train.environment import environment
 from fusionrun.train.epochs import Epochs, copied_state, evaluated
+from fusionrun.train.evaluate import split_logits
 from fusionrun.train.exact_form import no_exact_form
 from fusionrun.train.made import Beside, Made
 from fusionrun.train.progress import Display, progress
@@ -52,7 +54,7 @@ from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import Recorder
 from fusionrun.train.saver import Saver, tidy
 from fusionrun.train.starts import starting_tensors
-from fusionrun.train.step import Step
+from fusionrun.train.step import AskLogits, Step
 from fusionrun.train.stop import INTERRUPT, StopRequest
 from fusionrun.train.tables import full_batch
 from fusionrun.train.together import SideBySide, Together
@@ -137,9 +139,13 @@ class Attempt:
         self._saver = Saver(
             self._layout, settings, origin, step, self._ranks, self._recorder, loaded
         )
+        if beside:
+            one = Together({0: step}, memory).one
+            return Made(plan, step, one, lambda table: one(AskLogits(table)), tables, loaded)
         rows_a_batch = full_batch(len(tables["train"]), plan.settings.training.batch_size)
-        alone = Together({0: step}, memory).one if beside else take_step(engine, step, rows_a_batch)
-        return Made(plan, step, alone, tables, loaded)
+        take = take_step(engine, step, rows_a_batch)
+        take_logits = partial(split_logits, network, precision=precision)
+        return Made(plan, step, take, take_logits, tables, loaded)
 
     def _begin(self) -> Plan:
         """Say that the run goes on, before anything can fail or take long."""
@@ -227,6 +233,7 @@ class Attempt:
             plan=plan,
             step=step,
             take_step=made.take_step,
+            take_logits=made.take_logits,
             train=tables["train"],
             val=tables.get("val"),
             ranks=self._ranks,

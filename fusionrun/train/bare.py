@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fusionrun.data.load import load_data
+from fusionrun.models.network import Outputs
 from fusionrun.plan.plan import Plan
 from fusionrun.store.layout import RunLayout
 from fusionrun.train.assemble import (
@@ -29,6 +30,7 @@ from fusionrun.train.augment import Augmenter, BatchPart, augmenter_of, batches_
 from fusionrun.train.engines import engine_of, take_step
 from fusionrun.train.epoch_log import EpochLog
 from fusionrun.train.epochs import Epochs
+from fusionrun.train.evaluate import split_logits
 from fusionrun.train.progress import progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
@@ -83,6 +85,7 @@ class BareTrainer:
                 plan=self.plan,
                 step=self.step,
                 take_step=self.take,
+                take_logits=self._logits,
                 train=self.train,
                 val=self.val,
                 ranks=SINGLE,
@@ -92,6 +95,9 @@ class BareTrainer:
                 save=_kept_nowhere,
                 augment=self.augment,
             )
+
+    def _logits(self, table: Table) -> Outputs:
+        return split_logits(self.step.network, table, self.step.precision)
 
     def one_epoch(self, number: int, between_steps: Callable[[], None]) -> EpochLog:
         """The steps of an epoch and nothing beside: no validation, no choice of weights.

@@ -57,7 +57,8 @@ def forward(
         network: of one of them.
         parts: of all.
         batches: of all, scaled.
-        masks: what dropout multiplies by, in the order of its calls: (R, *shape) each.
+        masks: what dropout multiplies by, in the order of its calls: (R, *shape) each; none of a
+            network in evaluation mode.
 
     Returns:
         Logits of the heads (R, E, B, C) and of the global head (R, B, C).
@@ -99,7 +100,8 @@ def _masks_of(expert: Expert, masks: Iterator[Tensor]) -> list[Tensor]:
     """Those behind the hidden layers of an expert."""
     backbone = expert.backbone
     assert isinstance(backbone, MLP)
-    return [next(masks) for _ in backbone.layers[1:]] if backbone.dropout else []
+    drops = backbone.dropout and backbone.training
+    return [next(masks) for _ in backbone.layers[1:]] if drops else []
 
 
 def _encoded(
@@ -146,7 +148,7 @@ def _fused(
     rows = torch.stack(tokens, 2).flatten(0, 1)
     joined = fusion.join(rows, None if missing is None else missing.flatten(0, 1))
     hidden = linear(joined.reshape(*features[0].shape[:2], -1), layers["fusion.hidden"]).relu_()
-    if fusion.dropout:
+    if fusion.dropout and fusion.training:
         hidden = hidden * next(masks)
     return linear(hidden, layers["fusion.output"])
 

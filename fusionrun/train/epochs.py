@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fusionrun.models.network import Outputs
 from fusionrun.plan.plan import Plan
 from fusionrun.schema.training import Selection
 from fusionrun.train.assemble import loss_settings
@@ -26,11 +27,12 @@ from fusionrun.train.nonfinite import bad_epoch, bad_outputs, bad_step
 from fusionrun.train.progress import Display, EpochNews
 from fusionrun.train.ranks import Ranks
 from fusionrun.train.recorder import STATUS_EVERY_S, Recorder
-from fusionrun.train.step import Ask, Step, StepLog, TakeStep
+from fusionrun.train.step import Ask, AskLogits, Asks, Step, StepLog, TakeLogits, TakeStep
 from fusionrun.train.tables import Table, epoch_order, spans
 from fusionrun.train.where import Best, Patience, State, Where
 
-Walk = Generator["Ask", StepLog, None]
+Walk = Generator[Asks, Any, None]
+"""What is to be computed; a `StepLog` for a batch is sent back, `Outputs` for a split's logits."""
 LOWER_IS_BETTER = {"nll"}
 
 
@@ -41,6 +43,7 @@ class Epochs:
         plan: rates, epochs, batch size, selection.
         step: whose network, updater and loss weights these are.
         take_step: takes one batch: by the step, or by a compiled form of it.
+        take_logits: gives a split's logits as the weights are now.
         train: the training split; `val` the validation split, if there is one.
         ranks: those that train together.
         recorder: takes metrics, events and status.
@@ -55,6 +58,7 @@ class Epochs:
         plan: Plan,
         step: Step,
         take_step: TakeStep,
+        take_logits: TakeLogits,
         train: Table,
         val: Table | None,
         ranks: Ranks,
@@ -66,7 +70,7 @@ class Epochs:
     ) -> None:
         self._plan, self._settings = plan, plan.settings.training
         self._step, self._train, self._val = step, train, val
-        self._take_step = take_step
+        self._take_step, self._take_logits = take_step, take_logits
         self._ranks, self._recorder, self._display = ranks, recorder, display
         self._frozen = FrozenExperts(plan, step, train, ranks)
         self._between_steps, self._save = between_steps, save
@@ -153,15 +157,19 @@ class Epochs:
         walk = self.walk()
         ask = next(walk, None)
         while ask is not None:
-            log = self._take_step(ask)
             try:
-                ask = walk.send(log)
+                ask = walk.send(self._answer(ask))
             except StopIteration:
                 return
 
+    def _answer(self, ask: Asks) -> StepLog | Outputs:
+        """What is wanted, of the run by itself."""
+        return self._take_step(ask) if isinstance(ask, Ask) else self._take_logits(ask.table)
+
     def walk(self) -> Walk:
-        """As `run`, but for the steps: each batch is handed out, and what its step leaves wanted
-        back. So several runs can be led through their epochs side by side.
+        """As `run`, but for what is computed: each batch is handed out, and what its step leaves
+        wanted back; so is the validation split. So several runs can be led through their epochs
+        side by side.
         """
         while self.where.epoch < self._settings.epochs:
             score = yield from self._one_epoch(self.where.epoch)
@@ -187,7 +195,7 @@ class Epochs:
         least = f" over {settings.min_delta:g}" if settings.min_delta else ""
         return f"no gain{least} in {chosen.path} {chosen.metric} for {settings.patience} epochs"
 
-    def _one_epoch(self, epoch: int) -> Generator[Ask, StepLog, float]:
+    def _one_epoch(self, epoch: int) -> Generator[Asks, Any, float]:
         """Train and validate one epoch; returns the selected metric, higher is better."""
         self._enter_stage(epoch)
         rates = {name: c.rates[epoch] for name, c in self._plan.components.items()}
@@ -202,7 +210,7 @@ class Epochs:
         record = self._summary()
         self._recorder.pace.take(self.steps)
         seconds = time.perf_counter() - self._began
-        validation = self._validate()
+        validation = yield from self._validate()
         improved = self._choose(epoch, validation)
         record |= {
             "epoch": epoch,
@@ -265,10 +273,13 @@ class Epochs:
             "skipped_steps": len(tally.nonfinite()),
         }
 
-    def _validate(self) -> dict[str, Metrics] | None:
+    def _validate(self) -> Generator[Asks, Any, dict[str, Metrics] | None]:
         if self._val is None:
             return None
-        found = evaluated(self._plan, self._step, self._val) if self._ranks.is_first else {}
+        found = {}
+        if self._ranks.is_first:
+            outputs = yield AskLogits(self._val)
+            found = judged(self._plan, outputs, self._val.labels)
         return self._ranks.from_first(found)
 
     def _score(self, validation: Mapping[str, Metrics] | None) -> tuple[float, float]:
@@ -314,15 +325,24 @@ def heads_trained(plan: Plan) -> bool:
 
 
 def evaluated(plan: Plan, step: Step, table: Table) -> dict[str, Metrics]:
+    """The metrics of every path on a split, as `judged` gives them."""
+    return judged(plan, split_logits(step.network, table, step.precision), table.labels)
+
+
+def judged(plan: Plan, outputs: Outputs, labels: Tensor) -> dict[str, Metrics]:
     """The metrics of every path on a split.
+
+    Args:
+        plan: of the run.
+        outputs: of all rows.
+        labels: theirs.
 
     Raises:
         TrainingError: a path gives no finite numbers: the last step of an epoch broke the
             weights, after its own loss was still finite.
     """
-    experts, overall = split_logits(step.network, table, step.precision)
     names = tuple(plan.settings.experts)
-    paths = path_metrics(experts, overall, table.labels, names, heads_trained(plan))
+    paths = path_metrics(*outputs, labels, names, heads_trained(plan))
     bad = [path for path, metrics in paths.items() if not math.isfinite(metrics["nll"])]
     if bad:
         raise bad_outputs(plan, bad)

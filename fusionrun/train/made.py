@@ -11,7 +11,7 @@ from fusionrun.plan.plan import Plan
 from fusionrun.schema.data import Data
 from fusionrun.train.buffers import Allocate
 from fusionrun.train.checkpoint import Loaded
-from fusionrun.train.step import Step, TakeStep
+from fusionrun.train.step import Step, TakeLogits, TakeStep
 from fusionrun.train.tables import Table
 
 __all__ = ["Beside", "Made"]
@@ -37,7 +37,8 @@ class Made(NamedTuple):
     Attributes:
         plan: of the run.
         step: of its network, as the earlier attempt began.
-        take_step: what takes its batches, where it is not led beside others.
+        take_step: what takes its batches, where it is not led beside others; `take_logits` gives
+            a split's logits likewise.
         tables: its splits.
         loaded: what it goes on from, not restored yet.
     """
@@ -45,6 +46,7 @@ class Made(NamedTuple):
     plan: Plan
     step: Step
     take_step: TakeStep
+    take_logits: TakeLogits
     tables: Mapping[str, Table]
     loaded: Loaded | None
 

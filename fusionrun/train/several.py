@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from fusionrun.data.header import DataSummary
 from fusionrun.data.load import Rows, load_data
 from fusionrun.errors import FusionrunError, TrainingError
+from fusionrun.models.network import Outputs
 from fusionrun.schema.data import Data
 from fusionrun.store.layout import RunLayout
 from fusionrun.store.status import read_status
@@ -27,7 +28,7 @@ from fusionrun.train.made import Beside, Made
 from fusionrun.train.progress import Display, EpochNews, progress
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.recorder import Recorder
-from fusionrun.train.step import Ask, StepLog
+from fusionrun.train.step import Asks, StepLog
 from fusionrun.train.stop import Signals, StopRequest, signals_heard
 from fusionrun.train.together import SideBySide, Together
 
@@ -83,8 +84,8 @@ def _train(members: Mapping[int, _Member], memory: SideBySide) -> None:
         while going := {number: ask for number, ask in asks.items() if ask is not None}:
             for number in [n for n in news.going if n not in going]:
                 news.ended(number)
-            logs = together(going)
-            asks = {number: members[number].goes_on(logs[number]) for number in going}
+            answers = together(going)
+            asks = {number: members[number].goes_on(answers[number]) for number in going}
 
 
 @dataclass
@@ -112,22 +113,22 @@ class _Member:
         """Everything that trains it."""
         self.made = self._guarded(lambda: self.attempt.make(False, beside))
 
-    def begin(self, display: Display) -> Ask | None:
-        """Its first batch; None where there is none to take."""
+    def begin(self, display: Display) -> Asks | None:
+        """What it wants first; None where there is nothing to do."""
         made = self.made
         assert made is not None
 
-        def first() -> Ask | None:
+        def first() -> Asks | None:
             self._walk = self.attempt.epochs_of(made, self.stop, display).walk()
             return self._next(lambda walk: next(walk))
 
         return self._guarded(first)
 
-    def goes_on(self, log: StepLog) -> Ask | None:
-        """Its next batch, after what its step has left; None: it has ended."""
-        return self._guarded(lambda: self._next(lambda walk: walk.send(log)))
+    def goes_on(self, answer: StepLog | Outputs) -> Asks | None:
+        """What it wants next, after what it wanted before was done; None: it has ended."""
+        return self._guarded(lambda: self._next(lambda walk: walk.send(answer)))
 
-    def _next(self, move: Callable[[Walk], Ask]) -> Ask | None:
+    def _next(self, move: Callable[[Walk], Asks]) -> Asks | None:
         assert self._walk is not None
         assert self.made is not None
         try:

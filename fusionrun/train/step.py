@@ -23,7 +23,7 @@ from fusionrun.train.loss_weights import LossWeights, loss_weights
 from fusionrun.train.losses import LossSettings, LossTerms, loss_terms
 from fusionrun.train.norms import StepRecord
 from fusionrun.train.running_statistics import RunningStatistics
-from fusionrun.train.tables import Batch
+from fusionrun.train.tables import Batch, Table
 from fusionrun.train.updates import Updater
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,6 +36,15 @@ class Ask(NamedTuple):
     last_in_epoch: bool
     batch_rows: int | None = None
     known: Mapping[str, Tensor] | None = None
+
+
+class AskLogits(NamedTuple):
+    """A split whose logits are wanted, in its order, of the network in evaluation mode."""
+
+    table: Table
+
+
+Asks = Ask | AskLogits
 
 
 class StepLog(NamedTuple):
@@ -59,6 +68,8 @@ class StepLog(NamedTuple):
 
 TakeStep = Callable[[Ask], StepLog]
 """Takes one batch: by a `Step`, or by what does the same otherwise."""
+TakeLogits = Callable[[Table], Outputs]
+"""Gives the logits of a split: by `evaluate.split_logits`, or by what does the same otherwise."""
 
 
 @dataclass(eq=False)

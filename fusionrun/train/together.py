@@ -1,9 +1,10 @@
-"""The steps of several runs as one: forward, losses and backward along a leading axis.
+"""The steps of several runs as one: forward, losses and backward along a leading axis; and what
+their networks say of their validation splits.
 
 Runs whose networks have the same shapes lie one behind the other in memory (`SideBySide`), so that
 the same parameter of all of them is one tensor with a stride. What comes of a step is in each
 run's own memory, where its own updater clips and steps; everything else of a run, its records,
-validation and checkpoints, is its own and does not know of the others.
+choices and checkpoints, is its own and does not know of the others.
 
 The losses, of which there are many kinds, are torch.func.vmap over the very function that a run
 by itself calls; forward is `train.batched_forward`.
@@ -22,19 +23,22 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from fusionrun.models.network import FusionNetwork
+from fusionrun.models.network import FusionNetwork, Outputs
 from fusionrun.train.batched_forward import Batches, Parts, forward
 from fusionrun.train.batched_layers import Layer
 from fusionrun.train.buffers import Allocate
+from fusionrun.train.evaluate import evaluating
 from fusionrun.train.losses import loss_terms
 from fusionrun.train.masks import Call, drawn, listed
-from fusionrun.train.step import Ask, Step, StepLog
+from fusionrun.train.step import Ask, AskLogits, Asks, Step, StepLog
 from fusionrun.train.tables import Batch
 
 __all__ = ["SideBySide", "Together"]
 
 _MOST_KEPT: Final = 4
 """Runs that end leave others together than before; and a short batch may part them for a step."""
+_EVALUATION_BATCH: Final = 512
+"""Rows of each run, however many runs there are: bits must not depend on that."""
 
 
 class SideBySide:
@@ -62,7 +66,7 @@ class SideBySide:
 
 
 class Together:
-    """Takes the batches of several runs at once.
+    """Takes the batches of several runs at once, and judges their splits.
 
     Args:
         steps: by the run's number; networks of the same shapes.
@@ -74,25 +78,30 @@ class Together:
         self._across: dict[tuple[int, ...], _Across] = {}
         self._calls: dict[int, list[Call]] = {}
 
-    def __call__(self, asks: Mapping[int, Ask]) -> dict[int, StepLog]:
-        """Take the next batch of some of the runs.
+    def __call__(self, asks: Mapping[int, Asks]) -> dict[int, Any]:
+        """Take the next batch of some of the runs, or give the logits of their splits.
 
-        Batches of one size are one product; where folds differ by a row, their last ones are not.
+        What is of one size is one product; where folds differ by a row, their last batches and
+        their splits are not.
 
         Args:
             asks: by the run's number, in ascending order.
-        """
-        alike: dict[Any, list[int]] = {}
-        for run, ask in asks.items():
-            alike.setdefault(_kind(ask.batch), []).append(run)
-        logs: dict[int, StepLog] = {}
-        for runs in alike.values():
-            logs |= self._taken({run: asks[run] for run in runs})
-        return logs
 
-    def one(self, ask: Ask) -> StepLog:
-        """Take a batch of a run that is the only one, as `Step` does: to the same bits as beside
-        others, for who goes on with one of them.
+        Returns:
+            By the same numbers a `StepLog` or `Outputs`.
+        """
+        alike: dict[Any, dict[int, Any]] = {}
+        for run, ask in asks.items():
+            alike.setdefault(_kind(ask), {})[run] = ask
+        answers: dict[int, Any] = {}
+        for own in alike.values():
+            steps = isinstance(next(iter(own.values())), Ask)
+            answers |= self._taken(own) if steps else self._logits(own)
+        return answers
+
+    def one(self, ask: Asks) -> Any:
+        """Of a run that is the only one, as `Step` and `split_logits` do: to the same bits as
+        beside others, for who goes on with one of them.
         """
         (run,) = self._steps
         return self({run: ask})[run]
@@ -110,6 +119,21 @@ class Together:
             own = (logs[number], experts[number], overall[number])
             found[run] = StepLog(*own, record, len(ask.batch.labels))
         return found
+
+    @torch.no_grad()
+    def _logits(self, asks: Mapping[int, AskLogits]) -> dict[int, Outputs]:
+        """Of splits with equally many rows."""
+        runs = tuple(asks)
+        across, network = self._of(runs), self._steps[runs[0]].network
+        across.fetch()
+        found: list[tuple[Tensor, Tensor]] = []
+        with evaluating(network):
+            splits = (ask.table.in_order(_EVALUATION_BATCH) for ask in asks.values())
+            for batches in zip(*splits, strict=True):
+                found.append(forward(network, across.parts, _side_by_side(batches), iter(())))
+        experts, overall = zip(*found, strict=True)
+        own = zip(torch.cat(experts, dim=2), torch.cat(overall, dim=1), strict=True)
+        return {run: Outputs(*logits) for run, logits in zip(runs, own, strict=True)}
 
     def _of(self, runs: tuple[int, ...]) -> _Across:
         """The parameters of these runs; some of those that were asked for last are kept."""
@@ -219,9 +243,11 @@ def _layers(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Layer]]:
             yield layer, Layer(weight, bias, weight.grad, bias.grad)
 
 
-def _kind(batch: Batch) -> Any:
-    """What batches must have in common to be taken as one."""
-    return len(batch.labels), batch.goal.ndim, batch.present is None
+def _kind(ask: Asks) -> Any:
+    """What asks must have in common to be answered as one."""
+    if isinstance(ask, AskLogits):
+        return AskLogits, len(ask.table)
+    return Ask, len(ask.batch.labels), ask.batch.goal.ndim, ask.batch.present is None
 
 
 def _side_by_side(batches: Sequence[Batch]) -> Batches:

@@ -25,6 +25,7 @@ from fusionrun.train.alone import alone
 from fusionrun.train.job import run
 from fusionrun.train.ranks import SINGLE
 from fusionrun.train.several import run_together
+from fusionrun.train.step import Ask
 from tests.small_runs import SMALL
 
 pytestmark = pytest.mark.usefixtures("numerics")
@@ -184,7 +185,7 @@ def interrupting(step: int) -> Callable[..., Any]:
     taken = several.Together.__call__
 
     def call(self: Any, asks: Any) -> Any:
-        self.count = getattr(self, "count", 0) + 1
+        self.count = getattr(self, "count", 0) + all(isinstance(ask, Ask) for ask in asks.values())
         if self.count == step:
             signal.raise_signal(signal.SIGINT)
         return taken(self, asks)

@@ -12,10 +12,12 @@ from fusionrun.data.load import load_data
 from fusionrun.plan.plan import Plan
 from fusionrun.plan.sweep import plan_points
 from fusionrun.schema.fusions import FUSIONS
+from fusionrun.train import together as together_module
 from fusionrun.train.assemble import loss_settings, make_network, make_tables, make_updater
 from fusionrun.train.buffers import Allocate, own_memory
+from fusionrun.train.evaluate import split_logits
 from fusionrun.train.ranks import SINGLE
-from fusionrun.train.step import Ask, Step
+from fusionrun.train.step import Ask, AskLogits, Step
 from fusionrun.train.tables import Table
 from fusionrun.train.together import SideBySide, Together
 from tests.small_runs import SMALL
@@ -34,16 +36,22 @@ def made(plan: Plan, allocate: Allocate = own_memory) -> tuple[Step, Table]:
     return step, make_tables(plan, network, rows, CPU)["train"]
 
 
+def points(recipe: str, folder: Path) -> list[Plan]:
+    path = folder / "r.yaml"
+    path.write_text(recipe)
+    return [point.plan for point in plan_points(path, [], folder)[1]]
+
+
+def of_fusion(kind: str) -> str:
+    """The small recipe with a fusion of that type, and what several runs can compute as one."""
+    dropout = "" if kind == "productOfExperts" else ", dropout: 0.2"
+    recipe = SMALL.replace("{type: concatenation, dropout: 0.2}", f"{{type: {kind}{dropout}}}")
+    return recipe.replace("weight: 0.1", "weight: 0.1, cross_expert_attention: false")
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_step_of_several_is_that_of_each(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    fusion = (
-        f"{{type: {kind}, dropout: 0.2}}" if kind != "productOfExperts" else f"{{type: {kind}}}"
-    )
-    recipe = SMALL.replace("{type: concatenation, dropout: 0.2}", fusion)
-    recipe = recipe.replace("weight: 0.1", "weight: 0.1, cross_expert_attention: false")
-    path.write_text(f"{recipe}sweep: {{seeds: [0, 1, 2, 3]}}\n")
-    plans = [point.plan for point in plan_points(path, [], tmp_path)[1]]
+    plans = points(f"{of_fusion(kind)}sweep: {{seeds: [0, 1, 2, 3]}}\n", tmp_path)
     memory = SideBySide(4)
     beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
     rows = [torch.arange(run, run + 32) for run in range(4)]
@@ -61,11 +69,9 @@ def test_a_step_of_several_is_that_of_each(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_view_is_missing_beside_others(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
     # (features of unequal widths, which the fusion projects)
     recipe = SMALL.replace("features: 16", "features: 12", 1)
-    path.write_text(f"{recipe}sweep: {{seeds: [0, 1]}}\n")
-    plans = [point.plan for point in plan_points(path, [], tmp_path)[1]]
+    plans = points(f"{recipe}sweep: {{seeds: [0, 1]}}\n", tmp_path)
     memory, rows = SideBySide(2), torch.arange(32)
     beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
     together = Together({run: step for run, (step, _) in enumerate(beside)}, memory)
@@ -78,3 +84,34 @@ def test_a_missing_view_is_missing_beside_others(tmp_path: Path) -> None:
         torch.manual_seed(plan.seed)
         alone(replace(table.batch(rows), **given), last_in_epoch=False)
         assert torch.allclose(alone.updater.flat, beside[run][0].updater.flat, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_logits_of_several_are_those_of_each(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together_module, "_EVALUATION_BATCH", 64)
+    plans = points(f"{of_fusion(kind)}sweep: {{seeds: [0, 1, 2]}}\n", tmp_path)
+    memory = SideBySide(3)
+    beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
+    together = Together({run: step for run, (step, _) in enumerate(beside)}, memory)
+    found = together({run: AskLogits(table) for run, (_, table) in enumerate(beside)})
+    for run, (step, table) in enumerate(beside):
+        assert len(table) > 64
+        assert step.network.training
+        alone = split_logits(step.network, table, "float32")
+        torch.testing.assert_close(found[run], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_of_a_run_have_the_same_bits_beside_others_and_alone(tmp_path: Path) -> None:
+    plans = points(f"{of_fusion('concatenation')}sweep: {{seeds: [0, 1, 2]}}\n", tmp_path)
+    memory = SideBySide(3)
+    beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
+    together = Together({run: step for run, (step, _) in enumerate(beside)}, memory)
+    asks = {run: AskLogits(table) for run, (_, table) in enumerate(beside)}
+    own = SideBySide(1)
+    step, table = made(plans[2], own.place_of(0))
+    alone = Together({0: step}, own).one(AskLogits(table))
+    for runs in ((0, 1, 2), (0, 2)):
+        found = together({run: asks[run] for run in runs})
+        assert all(torch.equal(*pair) for pair in zip(found[2], alone, strict=True))

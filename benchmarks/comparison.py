@@ -100,16 +100,18 @@ def more(
     return _bound(work, promised, found, ours, theirs, longer, 1 + most, better="less")
 
 
-def over_its_steps(
-    work: str, found: dict[str, Measured], ours: str, most: float, aim: float
+def adds(
+    work: str, found: dict[str, Measured], ours: str, theirs: str, most: float, aim: float
 ) -> Bound:
-    """How much longer than what of it is steps: counted in one process, in the same seconds."""
+    """How much more one adds to its steps than another: each is counted in its own process, in the
+    same seconds, as the same steps of two processes differ by more than is promised.
+    """
     promised = f"≤ {1 + most:g} (aim {1 + aim:g})"
 
-    def longer(one: Measured, _: Measured) -> Ratio:
-        return ratio(one.wall, one.in_steps)
+    def longer(one: Measured, two: Measured) -> Ratio:
+        return ratio(one.over_its_steps, two.over_its_steps)
 
-    return _bound(work, promised, found, ours, ours, longer, 1 + most, better="less")
+    return _bound(work, promised, found, ours, theirs, longer, 1 + most, better="less")
 
 
 def memory(found: dict[str, Measured], ours: str) -> Bound:

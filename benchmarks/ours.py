@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from benchmarks.meter import Meter
 from fusionrun.launch import prepare
 from fusionrun.plan.plan import Plan
-from fusionrun.train import attempt, augment, epochs, job
+from fusionrun.train import attempt, bare, epochs, job
 from fusionrun.train.bare import BareTrainer
 from fusionrun.train.boundary import Boundary
 from fusionrun.train.epochs import Epochs
@@ -19,19 +21,18 @@ from fusionrun.train.ranks import SINGLE
 from fusionrun.train.tables import Batch
 
 
-def steps(trainer: BareTrainer, meter: Callable[[], None]) -> None:
+def steps(trainer: BareTrainer, meter: Meter) -> None:
     """The step function over its own batches, its numbers logged as in a run."""
+    own = replace(trainer, take=meter.of_the_step(trainer.take))
     trainer.set_first_rates()
     trainer.step.network.train()
-    for number in count():
-        trainer.one_epoch(number, meter).tally(SINGLE)
+    with _fetching_counted(bare, meter):
+        for number in count():
+            own.one_epoch(number, meter).tally(SINGLE)
 
 
 def runner(plan: Plan, meter: Meter) -> None:
-    """A run as `fusionrun train` makes it, with all that happens between its steps.
-
-    What fetches a batch and what takes it are the step function; all else the runner has added.
-    """
+    """A run as `fusionrun train` makes it, with all that happens between its steps."""
 
     class Metered(Boundary):
         def __call__(self, epochs: Epochs) -> None:
@@ -42,15 +43,24 @@ def runner(plan: Plan, meter: Meter) -> None:
         def __init__(self, **given: Any) -> None:
             super().__init__(**given | {"take_step": meter.of_the_step(given["take_step"])})
 
-    def batches_of(*given: Any) -> Iterator[Batch]:
-        fetched = augment.batches_of(*given)
-        fetch = meter.of_the_step(lambda: next(fetched, None))
-        return iter(fetch, None)
-
-    with tempfile.TemporaryDirectory() as runs:
+    with tempfile.TemporaryDirectory() as runs, _fetching_counted(epochs, meter):
         layout = prepare(plan, "", Path(runs), new=False).layout
         replaced: Any = attempt
         replaced.Boundary, replaced.Epochs = Metered, Counted
-        replaced = epochs
-        replaced.batches_of = batches_of
         job.run(layout)
+
+
+@contextmanager
+def _fetching_counted(caller: Any, meter: Meter) -> Iterator[None]:
+    """Where that module fetches its batches, their time is the step's."""
+    own = caller.batches_of
+
+    def batches_of(*given: Any) -> Iterator[Batch]:
+        fetched = own(*given)
+        return iter(meter.of_the_step(lambda: next(fetched, None)), None)
+
+    caller.batches_of = batches_of
+    try:
+        yield
+    finally:
+        caller.batches_of = own

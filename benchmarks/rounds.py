@@ -56,6 +56,11 @@ class Measured:
     peak_bytes: int = 0
     missing: str = ""
 
+    @property
+    def over_its_steps(self) -> list[float]:
+        """All of its time over that of its steps, by round."""
+        return [all_of_it / own for all_of_it, own in zip(self.wall, self.in_steps, strict=True)]
+
     def off(self, reference: Measured) -> float | None:
         """By how much its loss differs from another one's, relatively."""
         if self.loss is None or reference.loss is None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import ours, peers
 from benchmarks.__main__ import PART_NAMES, arguments_of
-from benchmarks.comparison import faster, over_its_steps
-from benchmarks.meter import LOSS_STEPS
+from benchmarks.comparison import adds, faster
+from benchmarks.meter import Meter
 from benchmarks.parts import PARTS
 from benchmarks.recipes import COMMON, NO_CHECKPOINTS, equal_experts
 from benchmarks.report import Bound, Section, document, engines
@@ -48,20 +49,17 @@ class Enough(Exception):
     pass
 
 
-def after_100_steps(
-    engine: Callable[[Callable[[], None]], None], loss: Callable[[], float]
-) -> float:
+class Hundred(Meter):
+    """Ends an engine when it begins its hundred and first step."""
+
+    def ended(self, wall_s: float, cpu_s: float) -> None:
+        raise Enough
+
+
+def after_100_steps(engine: Callable[[Meter], None], loss: Callable[[], float]) -> float:
     """The loss when the engine begins its hundred and first step."""
-    left = LOSS_STEPS
-
-    def meter() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Enough
-
     with pytest.raises(Enough):
-        engine(meter)
+        engine(Hundred(None, torch.device("cpu")))
     return loss()
 
 
@@ -88,16 +86,7 @@ def test_a_peer_comes_to_the_same_loss_as_fusionrun(
 def test_scikit_learn_takes_the_steps_that_it_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     task = task_of(plan_of(equal_experts(tmp_path, 1), list(COMMON)))
-    steps = 0
-
-    def meter() -> None:
-        nonlocal steps
-        steps += 1
-        if steps > LOSS_STEPS:
-            raise Enough
-
-    with pytest.raises(Enough):
-        peers.PEERS["scikit-learn"](task, meter)
+    after_100_steps(lambda meter: peers.PEERS["scikit-learn"](task, meter), float)
 
 
 def test_what_the_runner_adds_is_counted_beside_its_steps(recipe: Path) -> None:
@@ -106,8 +95,8 @@ def test_what_the_runner_adds_is_counted_beside_its_steps(recipe: Path) -> None:
     assert found.missing == ""
     for whole, in_steps in zip(found.wall, found.in_steps, strict=True):
         assert 0 < in_steps < whole
-    bound = over_its_steps("work", {"whole": found}, "whole", 1e6, 0.01)
-    assert bound.verdict == "met"
+    bound = adds("work", {"whole": found}, "whole", "whole", 0.02, 0.01)
+    assert bound.measured == "1.00 (1.00 to 1.00)"
 
 
 def test_a_round_of_two_engines_gives_times_loss_and_memory_of_both(recipe: Path) -> None:

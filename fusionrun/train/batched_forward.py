@@ -24,7 +24,7 @@ from fusionrun.models.network import FusionNetwork
 from fusionrun.train.batched_layers import Layer, linear, norm
 from fusionrun.train.masks import given
 
-__all__ = ["Batches", "Parts", "forward"]
+__all__ = ["Batches", "Parts", "forward", "is_plain"]
 
 Parameters = Mapping[str, Tensor]
 """(R, *shape) by the parameter's name in the network's components: `experts.a.backbone.…`."""
@@ -67,7 +67,7 @@ def forward(
     features = _features(network, layers, batches, masks)
     heads = [linear(x, layers[f"heads.{name}"]) for name, x in features.items()]
     logits, own = torch.stack(heads, dim=1), list(features.values())
-    if _is_plain(network):
+    if is_plain(network):
         fused = _fused(network.fusion, layers, own, batches.present, masks)
         return logits, linear(fused, layers["global_head"])
     joined = own if network.fusion.uses_features else logits
@@ -118,8 +118,10 @@ def _encoded(
     return x if expert.norm is None else norm(x, layers[f"experts.{name}.norm"], expert.norm.eps)
 
 
-def _is_plain(network: FusionNetwork) -> bool:
-    """Whether all that the fusion learns is in what every fusion of features has."""
+def is_plain(network: FusionNetwork) -> bool:
+    """Whether all that the fusion learns is in what every fusion of features has: then all
+    parameters are those of batched layers, else fusion and global head are left to autograd.
+    """
     fusion = network.fusion
     if not isinstance(fusion, FeatureFusion) or type(fusion).forward is not FeatureFusion.forward:
         return False

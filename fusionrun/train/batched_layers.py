@@ -1,7 +1,8 @@
-"""Layers of several runs as one, whose backward adds to the gradients where they are.
+"""Layers of several runs as one, whose backward leaves the gradients where they belong.
 
 Autograd by itself makes a gradient of every parameter and then adds it: a pass over all of them
-more, out of a cache that one run's would stay in. Here the product itself does.
+more, out of a cache that one run's would stay in. Here the product itself does; and where every
+batch ends with a step it need not even add, so that nobody makes zeros beforehand.
 
 Shapes: R runs, B rows, V and W a layer's widths.
 """
@@ -18,6 +19,8 @@ __all__ = ["Layer", "linear", "norm"]
 
 _ROWS: Final = [True, False, False]
 """What torch's backward is asked for: the gradient of the rows, not of a weight or a bias."""
+_NOTHING: Final = (None,) * 5
+"""What autograd is given for a layer: it has its gradients already."""
 
 
 class Layer(NamedTuple):
@@ -26,16 +29,19 @@ class Layer(NamedTuple):
     Attributes:
         weight: (R, W, V) of a Linear, (R, W) of a norm; `weight_grad` likewise.
         bias: (R, W); `bias_grad` likewise.
+        adds: whether backward adds to the gradients; else it overwrites them.
     """
 
     weight: Tensor
     bias: Tensor
     weight_grad: Tensor
     bias_grad: Tensor
+    adds: bool
 
     def of(self, expert: int) -> Layer:
         """Of a layer with one place for each expert, (R, E, W), that of one: (R, W)."""
-        return Layer(*(tensor[:, expert] for tensor in self))
+        weight, bias, weight_grad, bias_grad = (tensor[:, expert] for tensor in self[:4])
+        return Layer(weight, bias, weight_grad, bias_grad, self.adds)
 
 
 def linear(x: Tensor, layer: Layer) -> Tensor:
@@ -52,8 +58,8 @@ def norm(x: Tensor, layer: Layer, eps: float) -> Tensor:
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        layer = Layer(*parameters)
+    def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
+        layer = Layer(*given)
         ctx.save_for_backward(x)
         ctx.layer = layer
         return torch.baddbmm(layer.bias.unsqueeze(1), x, layer.weight.mT)
@@ -61,10 +67,14 @@ class _Linear(Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (x,), (slope,), layer = ctx.saved_tensors, slopes, ctx.layer
-        layer.weight_grad.baddbmm_(slope.mT, x)
-        layer.bias_grad.add_(slope.sum(1))
+        if layer.adds:
+            layer.weight_grad.baddbmm_(slope.mT, x)
+            layer.bias_grad.add_(slope.sum(1))
+        else:
+            torch.bmm(slope.mT, x, out=layer.weight_grad)
+            torch.sum(slope, 1, out=layer.bias_grad)
         back = torch.bmm(slope, layer.weight) if ctx.needs_input_grad[0] else None
-        return back, None, None, None, None
+        return back, *_NOTHING
 
 
 class _Norm(Function):
@@ -72,8 +82,8 @@ class _Norm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
-        *parameters, eps = given
-        layer = Layer(*parameters)
+        *own, eps = given
+        layer = Layer(*own)
         normed, mean, scale = torch.native_layer_norm(x, x.shape[-1:], None, None, eps)
         ctx.save_for_backward(x, normed, mean, scale)
         ctx.layer = layer
@@ -82,9 +92,14 @@ class _Norm(Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (x, normed, mean, scale), (slope,), layer = ctx.saved_tensors, slopes, ctx.layer
-        layer.weight_grad.add_((slope * normed).sum(1))
-        layer.bias_grad.add_(slope.sum(1))
+        product = slope * normed
+        if layer.adds:
+            layer.weight_grad.add_(product.sum(1))
+            layer.bias_grad.add_(slope.sum(1))
+        else:
+            torch.sum(product, 1, out=layer.weight_grad)
+            torch.sum(slope, 1, out=layer.bias_grad)
         back = torch.ops.aten.native_layer_norm_backward(
             slope * layer.weight.unsqueeze(1), x, x.shape[-1:], mean, scale, None, None, _ROWS
         )
-        return back[0], None, None, None, None, None
+        return back[0], *_NOTHING, None

@@ -47,8 +47,8 @@ class Boundary:
     ) -> None:
         self._step, self._ranks, self._stop = step, ranks, stop
         self._recorder, self._saver = recorder, saver
-        # When one process looks next, and at which step several do.
-        self._look_at, self._look_at_step = 0.0, 0
+        # When one process looks next, at which step several do, and at which a checkpoint is due.
+        self._look_at, self._look_at_step, self._due_step = 0.0, 0, 0.0
 
     def __call__(self, epochs: Epochs) -> None:
         """Do what is due.
@@ -57,9 +57,10 @@ class Boundary:
             Interrupted: the run shall stop here.
             TrainingError: a gradient was not finite, or no checkpoint can be written.
         """
-        due = epochs.steps >= self._saver.due_step
+        # (whatever is asked here is asked at every step)
+        due = epochs.where.steps >= self._due_step
         if self._ranks.size == 1:
-            if due or self._stop.requested or time.monotonic() >= self._look_at:
+            if due or self._stop.signalled or time.monotonic() >= self._look_at:
                 self._look(epochs)
         # Within a window each rank holds a part of the gradient that no checkpoint could hold.
         elif (due or epochs.steps >= self._look_at_step) and not (
@@ -80,6 +81,7 @@ class Boundary:
         self._recorder.status(
             "running", epochs.epoch, epochs.steps, at_most_every_s=HEARTBEAT_EVERY_S
         )
+        self._due_step = self._saver.due_step
         self._look_at = time.monotonic() + LOOK_EVERY_S
 
     def _stride(self) -> int:

@@ -244,7 +244,7 @@ class Epochs:
         for part in parts:
             self._between_steps(self)
             batch = next(batches)
-            known = self._frozen.known(order[part.first : part.end])
+            known = self._frozen.known(order, part.first, part.end)
             log = yield Ask(batch, part.stop == len(order), part.stop - part.start, known)
             self.log.add(log, batch.labels)
             self.where.batch += 1

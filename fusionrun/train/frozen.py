@@ -53,9 +53,14 @@ class FrozenExperts:
             if name not in self._known and self._pays(name, epoch) and self._fits(name):
                 self._known[name] = self._features(name)
 
-    def known(self, indices: Tensor) -> Mapping[str, Tensor]:
-        """The features (B, F) of the rows `indices` (B,), for each expert that has them here."""
-        return {name: features[indices] for name, features in self._known.items()}
+    def known(self, order: Tensor, first: int, end: int) -> Mapping[str, Tensor]:
+        """The features (B, F) of rows `first` to `end` of an order, for each expert that has them
+        here.
+        """
+        if not self._known:
+            return self._known
+        rows = order[first:end]
+        return {name: features[rows] for name, features in self._known.items()}
 
     def _component(self, name: str) -> ComponentPlan:
         return self._plan.components[f"experts.{name}"]

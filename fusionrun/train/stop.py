@@ -82,9 +82,14 @@ class StopRequest:
         self._look_at = 0.0
 
     @property
+    def signalled(self) -> bool:
+        """Whether this process itself was told."""
+        return bool(self._signals.said)
+
+    @property
     def requested(self) -> bool:
         """Whether someone did. Cheap: at most four times a second it looks for the file."""
-        return bool(self._signals.said) or self._looked()
+        return self.signalled or self._looked()
 
     @property
     def reason(self) -> str:

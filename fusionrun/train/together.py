@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from fusionrun.models.network import FusionNetwork, Outputs
-from fusionrun.train.batched_forward import Batches, Parts, forward
+from fusionrun.train.batched_forward import Batches, Parts, forward, is_plain
 from fusionrun.train.batched_layers import Layer
 from fusionrun.train.buffers import Allocate
 from fusionrun.train.evaluate import evaluating
@@ -76,6 +76,10 @@ class Together:
     def __init__(self, steps: Mapping[int, Step], memory: SideBySide) -> None:
         self._steps, self._memory = dict(steps), memory
         self._across: dict[tuple[int, ...], _Across] = {}
+        # Where every batch ends with a step there is nothing to add to.
+        self._adds = any(step.updater.has_windows for step in steps.values())
+        for step in steps.values():
+            step.updater.clears = self._adds
         self._calls: dict[int, list[Call]] = {}
 
     def __call__(self, asks: Mapping[int, Asks]) -> dict[int, Any]:
@@ -140,7 +144,8 @@ class Together:
         if runs not in self._across:
             if len(self._across) == _MOST_KEPT:
                 del self._across[next(iter(self._across))]
-            self._across[runs] = _Across(self._steps[runs[0]].network, self._memory, runs)
+            network = self._steps[runs[0]].network
+            self._across[runs] = _Across(network, self._memory, runs, self._adds)
         return self._across[runs]
 
     def _backward(
@@ -187,9 +192,12 @@ class _Across:
         network: of the first of them.
         memory: of all runs.
         runs: the numbers of these.
+        adds: whether backward adds to the gradients; else it overwrites them.
     """
 
-    def __init__(self, network: FusionNetwork, memory: SideBySide, runs: Sequence[int]) -> None:
+    def __init__(
+        self, network: FusionNetwork, memory: SideBySide, runs: Sequence[int], adds: bool
+    ) -> None:
         self._memory, self._runs = memory, list(runs)
         gaps = {after - before for before, after in pairwise(runs)}
         self._is_copy = len(gaps) > 1
@@ -204,7 +212,11 @@ class _Across:
             for component, module in network.components().items()
             for name, parameter in module.named_parameters()
         }
-        self.parts = Parts(parameters, dict(_layers(parameters)))
+        self.parts = Parts(parameters, dict(_layers(parameters, adds)))
+        # Those to which autograd adds, whatever layers do.
+        left = () if adds or is_plain(network) else ("fusion.", "global_head.")
+        added = (p.grad for name, p in parameters.items() if name.startswith(left))
+        self._cleared = [grad for grad in added if grad is not None]
 
     def _leaf(self, parameter: Tensor) -> Tensor:
         """From a parameter of the first run to the same one of all, with a gradient beside it."""
@@ -219,12 +231,14 @@ class _Across:
         offset = int(rows.storage_offset() + parameter.storage_offset()) - self._first
         return rows.as_strided(shape, strides, offset)
 
+    @torch.no_grad()
     def fetch(self) -> None:
         """Before a step: what the runs' own memory holds."""
         if self._is_copy:
-            with torch.no_grad():
-                self._weights.copy_(self._memory.weights[self._runs])
-                self._grads.copy_(self._memory.grads[self._runs])
+            self._weights.copy_(self._memory.weights[self._runs])
+            self._grads.copy_(self._memory.grads[self._runs])
+        if self._cleared:
+            torch._foreach_zero_(self._cleared)
 
     def bring_back(self) -> None:
         """After it: the gradients, to the runs' own memory."""
@@ -232,7 +246,7 @@ class _Across:
             self._memory.grads[self._runs] = self._grads
 
 
-def _layers(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Layer]]:
+def _layers(parameters: Mapping[str, Tensor], adds: bool) -> Iterator[tuple[str, Layer]]:
     """Those with a weight and a bias, by the module's name."""
     for name, weight in parameters.items():
         layer, dot, kind = name.rpartition(".")
@@ -240,7 +254,7 @@ def _layers(parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Layer]]:
         if kind == "weight" and bias is not None:
             assert weight.grad is not None
             assert bias.grad is not None
-            yield layer, Layer(weight, bias, weight.grad, bias.grad)
+            yield layer, Layer(weight, bias, weight.grad, bias.grad, adds)
 
 
 def _kind(ask: Asks) -> Any:

@@ -109,6 +109,8 @@ class Updater:
         self._frozen_epochs = {name: (frozen_epochs or {}).get(name, 0) for name in components}
         self._pending = 0
         self._has_rates = False
+        # Whether a step leaves gradients of zero, for the next backward to add to.
+        self.clears = True
         self.buffers = lay_out(components, ordered)
         factors = rate_factors or {}
         self.stretches = {name: b.spans(factors.get(name, {})) for name, b in self.buffers.items()}
@@ -273,7 +275,8 @@ class Updater:
         norms = self._clip(due)
         self.left_out = self._judge(norms)
         self.calls.step(self.left_out, all_of_them=closes)
-        due.whole.zero_()
+        if self.clears:
+            due.whole.zero_()
         if self._loss_scale is not None:
             # The scale must not change while a window is open: its gradients are added up.
             torch.maximum(self._overflowed, self.left_out, out=self._overflowed)

@@ -180,8 +180,8 @@ def test_features_are_kept_while_they_stay_the_same(
     experts = FrozenExperts(plan, step, table, SINGLE)
     for epoch, names in kept.items():
         experts.begin(epoch)
-        assert list(experts.known(torch.arange(3))) == names
-    for features in experts.known(torch.tensor([7, 3])).values():
+        assert list(experts.known(torch.arange(3), 0, 3)) == names
+    for features in experts.known(torch.tensor([5, 7, 3]), 1, 3).values():
         assert len(features) == 2
 
 

@@ -39,11 +39,13 @@ class Pace:
     """How long a step takes, without reading a clock at each.
 
     Stretches of steps are timed as wholes, so that on a device that works behind the host's back
-    the time is the device's.
+    the time is the device's. An attempt's first step is left out where it is timed by itself: it
+    took long, for it was compiled.
     """
 
     def __init__(self) -> None:
         self._stretches: deque[float] = deque(maxlen=31)
+        self._has_begun = False
         self._began, self._from_step = time.perf_counter(), 0
 
     def begin(self, step: int) -> None:
@@ -53,14 +55,19 @@ class Pace:
     def take(self, step: int) -> None:
         """Take in the steps since `begin` or the last `take`."""
         if step > self._from_step:
-            now = time.perf_counter()
-            self._stretches.append((now - self._began) / (step - self._from_step))
+            now, steps = time.perf_counter(), step - self._from_step
+            if self._has_begun or steps > 1:
+                self._stretches.append((now - self._began) / steps)
+            self._has_begun = True
             self._began, self._from_step = now, step
 
     @property
     def step_s(self) -> float | None:
-        """The median of the latest stretches, in seconds a step; None before there is one."""
-        return statistics.median(self._stretches) if self._stretches else None
+        """The median of the latest stretches, in seconds a step; None before there is one.
+
+        Of two the shorter: another kind of batch may have been compiled in the other.
+        """
+        return statistics.median_low(self._stretches) if self._stretches else None
 
 
 class Recorder:

@@ -109,7 +109,8 @@ class Updater:
         self._frozen_epochs = {name: (frozen_epochs or {}).get(name, 0) for name in components}
         self._pending = 0
         self._has_rates = False
-        # Whether a step leaves gradients of zero, for the next backward to add to.
+        # Whether a step leaves gradients of zero, for the next backward to add to; else that must
+        # overwrite those of all parameters.
         self.clears = True
         self.buffers = lay_out(components, ordered)
         factors = rate_factors or {}
@@ -301,6 +302,9 @@ class Updater:
         factor = share
         if due.limits is not None:
             factor = (due.limits / (norms + 1e-6)).clamp_(max=1.0)  # as clip_grad_norm_ has it
+            if not self.clears:
+                # The gaps between parameters are overwritten by nobody: a NaN would stay in them.
+                factor.nan_to_num_(0.0)
             factor = factor if share is None else factor.mul_(share)
         if factor is not None:
             torch._foreach_mul_(due.grads, list(factor.unbind()))

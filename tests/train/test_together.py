@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,24 @@ def test_a_missing_view_is_missing_beside_others(tmp_path: Path) -> None:
         torch.manual_seed(plan.seed)
         alone(replace(table.batch(rows), **given), last_in_epoch=False)
         assert torch.allclose(alone.updater.flat, beside[run][0].updater.flat, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["concatenation", "boundedProduct"])  # (layers alone, and more)
+def test_a_step_that_is_left_out_leaves_nothing_for_the_next(kind: str, tmp_path: Path) -> None:
+    recipe = of_fusion(kind).replace("accumulation: 3", "accumulation: 1")
+    more = "training: {max_skipped_steps: 1}\nsweep: {seeds: [0, 1]}\n"
+    plans = points(recipe + more, tmp_path)
+    memory, rows = SideBySide(2), torch.arange(32)
+    beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
+    together = Together({run: step for run, (step, _) in enumerate(beside)}, memory)
+    batches = [table.batch(rows) for _, table in beside]
+    broken = batches[0].inputs[0].clone().fill_(math.nan)
+    first = [replace(batches[0], inputs=[broken, *batches[0].inputs[1:]]), batches[1]]
+    together({run: Ask(batch, False, 32, {}) for run, batch in enumerate(first)})
+    before = memory.weights.clone()
+    together({run: Ask(batch, False, 32, {}) for run, batch in enumerate(batches)})
+    assert [step.updater.nonfinite_steps() for step, _ in beside] == [1, 0]
+    assert not torch.equal(memory.weights[0], before[0])
 
 
 @pytest.mark.parametrize("kind", TYPES)

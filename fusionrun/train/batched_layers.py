@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fusionrun.train.buffers import ALIGNMENT_BYTES
+
 __all__ = ["Layer", "linear", "norm"]
 
 _ROWS: Final = [True, False, False]
@@ -56,10 +58,28 @@ def norm(x: Tensor, layer: Layer, eps: float) -> Tensor:
     return found
 
 
+def _aligned(x: Tensor) -> Tensor:
+    """(R, B, V), each run's rows on such a boundary as they are on where it is by itself: BLAS
+    chooses by that how it adds up, and bits must not depend on who else is there.
+    """
+    if len(x) == 1 or x.stride(0) % (ALIGNMENT_BYTES // x.element_size()) == 0:
+        return x
+    return _room(x).copy_(x)
+
+
+def _room(like: Tensor) -> Tensor:
+    """Memory in the shape of (R, B, V), aligned so."""
+    runs, rows, width = like.shape
+    step = ALIGNMENT_BYTES // like.element_size()
+    size = -(-rows * width // step) * step
+    return like.new_empty(runs, size)[:, : rows * width].view(runs, rows, width)
+
+
 class _Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *given: Any) -> Tensor:
         layer = Layer(*given)
+        x = _aligned(x)
         ctx.save_for_backward(x)
         ctx.layer = layer
         return torch.baddbmm(layer.bias.unsqueeze(1), x, layer.weight.mT)
@@ -73,7 +93,9 @@ class _Linear(Function):
         else:
             torch.bmm(slope.mT, x, out=layer.weight_grad)
             torch.sum(slope, 1, out=layer.bias_grad)
-        back = torch.bmm(slope, layer.weight) if ctx.needs_input_grad[0] else None
+        back = _room(x) if ctx.needs_input_grad[0] else None
+        if back is not None:
+            torch.bmm(slope, layer.weight, out=back)
         return back, *_NOTHING
 
 

@@ -137,3 +137,17 @@ def test_logits_of_a_run_have_the_same_bits_beside_others_and_alone(tmp_path: Pa
     for runs in ((0, 1, 2), (0, 2)):
         found = together({run: asks[run] for run in runs})
         assert all(torch.equal(*pair) for pair in zip(found[2], alone, strict=True))
+
+
+def test_a_step_has_the_same_bits_beside_others_and_alone(tmp_path: Path) -> None:
+    rows = 3  # (of 47 columns: as they come, only the first run's begin on a boundary)
+    plans = points(f"{of_fusion('concatenation')}sweep: {{seeds: [0, 1, 2]}}\n", tmp_path)
+    memory, own = SideBySide(3), SideBySide(1)
+    beside = [made(plan, memory.place_of(run)) for run, plan in enumerate(plans)]
+    step, table = made(plans[1], own.place_of(0))
+    ask = Ask(table.batch(torch.arange(rows)), True, rows, {})
+    Together({run: step for run, (step, _) in enumerate(beside)}, memory)(
+        dict.fromkeys(range(3), ask)
+    )
+    Together({0: step}, own).one(ask)
+    assert torch.equal(memory.weights[1], own.weights[0])

@@ -83,8 +83,9 @@ class FusionNetwork(nn.Module):
         A frozen expert gives its features as in evaluation, BatchNorm's running statistics
         included, and no gradient reaches its parameters.
         """
-        self._frozen = frozenset(names)
-        self.train(self.training)
+        if self._frozen != frozenset(names):
+            self._frozen = frozenset(names)
+            self.train(self.training)
 
     @property
     def frozen(self) -> frozenset[str]:

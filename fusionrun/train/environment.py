@@ -7,8 +7,8 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "fusionrun": __version__,
         "python": sys.version.split()[0],
-        "packages": dict(_versions()),
+        "packages": _versions(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "cpu_cores": os.cpu_count(),
@@ -37,12 +37,14 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in _PACKAGES:
-        yield name, metadata.version(name)
+@cache
+def _versions() -> dict[str, str]:
+    """Of what this process has; each is parsed from a file."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
     for name in _EXTRAS:
         with suppress(metadata.PackageNotFoundError):
-            yield name, metadata.version(name)
+            found[name] = metadata.version(name)
+    return found
 
 
 def _device(device: torch.device) -> dict[str, Any]:

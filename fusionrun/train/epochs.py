@@ -26,7 +26,7 @@ from fusionrun.train.metrics import Metrics, path_metrics
 from fusionrun.train.nonfinite import bad_epoch, bad_outputs, bad_step
 from fusionrun.train.progress import Display, EpochNews
 from fusionrun.train.ranks import Ranks
-from fusionrun.train.recorder import STATUS_EVERY_S, Recorder
+from fusionrun.train.recorder import Recorder
 from fusionrun.train.step import Ask, AskLogits, Asks, Step, StepLog, TakeLogits, TakeStep
 from fusionrun.train.tables import Table, epoch_order, spans
 from fusionrun.train.where import Best, Patience, State, Where
@@ -176,7 +176,8 @@ class Epochs:
             self.where = Where(self.where.epoch + 1, 0, self.where.steps)
             self.log = EpochLog()
             spent = self._in_last_stage and self.patience.spent(score)
-            self._recorder.status("running", self.epoch, self.steps, at_most_every_s=STATUS_EVERY_S)
+            every_s = self._recorder.status_every_s
+            self._recorder.status("running", self.epoch, self.steps, at_most_every_s=every_s)
             if spent:
                 self._recorder.event("early_stop", epochs=self.epoch, best_epoch=self.best.epoch)
                 self.ended_early = f"stopped early after epoch {self.epoch}: {self._no_gain()}"

@@ -76,10 +76,14 @@ class Recorder:
     Args:
         layout: the run's directory.
         writes: False: of another rank than the first.
+        runs: that are recorded in this process; where there are several each writes its status
+            the more seldom, but for heartbeats.
     """
 
-    def __init__(self, layout: RunLayout, *, writes: bool = True) -> None:
+    def __init__(self, layout: RunLayout, *, writes: bool = True, runs: int = 1) -> None:
         self.layout = layout
+        # Between two epochs, at least.
+        self.status_every_s = min(STATUS_EVERY_S * runs, HEARTBEAT_EVERY_S)
         self.attempt = read_status(layout).attempts + 1
         self.pace = Pace()
         # Seconds of the last checkpoint.

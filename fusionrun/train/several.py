@@ -174,7 +174,7 @@ class _Member:
 @contextmanager
 def _member(layout: RunLayout, signals: Signals, beside: Beside) -> Iterator[_Member]:
     """A run that is made, or has said why it cannot be; locked while the block runs."""
-    attempt = Attempt(layout, SINGLE, Recorder(layout))
+    attempt = Attempt(layout, SINGLE, Recorder(layout, runs=beside.runs))
     member = _Member(layout, attempt, StopRequest(signals, layout.stop_request))
     with ExitStack() as stack:
         try:

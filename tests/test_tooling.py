@@ -31,7 +31,8 @@ def test_the_checkout_is_clean(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
 def test_the_test_command_is_the_same_everywhere(name: str) -> None:
-    assert TEST_COMMAND in (ROOT / name).read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert TEST_COMMAND in [line.strip() for line in lines]
 
 
 def test_the_run_in_the_readme_is_the_one_that_a_reader_gets(tmp_path: Path) -> None:

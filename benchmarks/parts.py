@@ -87,7 +87,7 @@ def runner(effort: Effort) -> Iterator[Section]:
             Entry(validated, "runner", recipe, (*COMMON, *eager, NO_CHECKPOINTS)),
             Entry(f"{RUNNER}, compiled", "runner", recipe, (*alone, *compiled, NO_CHECKPOINTS)),
         ],
-        225,  # one epoch
+        250,  # one epoch
         times_rounds=3,
     )
     bounds = [

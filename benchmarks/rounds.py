@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""For libraries that torch does not speak for: numpy has a BLAS of its own."""
 MOST_LOSS_DIFFERENCE = 1e-4
 """Relative, after 100 steps; a number of an engine that is further off is void."""
 
@@ -162,6 +165,7 @@ def _worker(entry: Entry) -> Iterator[_Worker]:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
+                env=os.environ | ONE_THREAD,
             )
         try:
             yield _Worker(process, errors)

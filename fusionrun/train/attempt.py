@@ -192,7 +192,8 @@ class Attempt:
 
     def _say(self, words: str) -> None:
         """To whoever watches; with the run's name, where it is one of several."""
-        print(f"{self._called}{words}", flush=True)
+        with suppress(BrokenPipeError):  # nobody is left; that is no reason to stop
+            print(f"{self._called}{words}", flush=True)
 
     def _say_engine(self, plan: Plan, engine: str, step: Step) -> None:
         why = why_engine(plan, engine, step.device, self._ranks)
@@ -224,7 +225,7 @@ class Attempt:
         elif found := loaded.differences(origin):
             self._recorder.event("inexact", differences=found)
             if self._ranks.is_first:
-                print("goes on, not to the same bits: " + "; ".join(found), flush=True)
+                self._say("goes on, not to the same bits: " + "; ".join(found))
 
     def epochs_of(self, made: Made, stop: StopRequest, display: Display) -> Epochs:
         """The epochs that are left."""

@@ -450,3 +450,19 @@ def test_a_reader_that_leaves_early_is_no_error(recipe: Path) -> None:
     errors = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), errors) == (0, b"")
+
+
+def test_a_run_goes_on_though_its_reader_leaves_early(recipe: Path, tmp_path: Path) -> None:
+    # (of an engine that `auto` chose there is a line, once nobody reads it)
+    words = [*command(recipe, tmp_path / "runs", 1), "--set", "training.engine=auto"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while not process.stdout.readline().startswith(b"memory"):
+        pass
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), errors) == (0, b"")
+    (root,) = (tmp_path / "runs").iterdir()
+    assert read_status(RunLayout(root)).state == "completed"

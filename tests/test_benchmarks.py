@@ -84,7 +84,6 @@ def test_a_peer_comes_to_the_same_loss_as_fusionrun(
 
 
 def test_scikit_learn_takes_the_steps_that_it_is_asked_for(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn")
     task = task_of(plan_of(equal_experts(tmp_path, 1), list(COMMON)))
     after_100_steps(lambda meter: peers.PEERS["scikit-learn"](task, meter), float)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from fusionrun.errors import NotCompiledError, UserError
 from fusionrun.outside import cache_dir
@@ -148,6 +149,7 @@ class CompiledStep:
         self._step, self._rows = step, rows
         self._memory = memory_of(step)
         self._graphs: dict[tuple[Any, ...], StepFunction] = {}
+        self._shares: dict[int, Tensor] = {}
 
     def __call__(self, ask: Ask) -> StepLog:
         """Take one batch."""
@@ -164,7 +166,7 @@ class CompiledStep:
             tuple(known.values()),
             self._step.weights.tensor,
             updater.calls.scales(),
-            updater.one_over(number),
+            self._share(number),
         )
         memory = self._memory
         try:
@@ -177,6 +179,12 @@ class CompiledStep:
             updater.check()
         record = StepRecord(tuple(group.name for group in updater.due(closes)), norms)
         return StepLog(terms, experts, overall, record, self._rows)
+
+    def _share(self, batches: int) -> Tensor:
+        """One over the batches in the window, () on the device, made once for each number."""
+        if batches not in self._shares:
+            self._shares[batches] = self._step.updater.flat.new_tensor(1.0 / batches)
+        return self._shares[batches]
 
     @property
     def num_graphs(self) -> int:

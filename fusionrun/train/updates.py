@@ -123,7 +123,6 @@ class Updater:
         # What takes in the two paths' gradients; None: `backward` adds their sum to `grad`.
         apart = combination != "sum"
         self.paths = PathGradients(combination, self.buffers, self.grad, ranks) if apart else None
-        self._inverses: dict[int, Tensor] = {}
 
     def _allocate(self, optimizer: OptimizerSettings, allocate: Allocate) -> None:
         parameters = [p for buffer in self.buffers.values() for p in buffer.parameters.values()]
@@ -195,12 +194,6 @@ class Updater:
         if not self.has_windows:
             return True, True, 1
         return number == 1, closes, number
-
-    def one_over(self, batches: int) -> Tensor:
-        """() on the device, made once for each number."""
-        if batches not in self._inverses:
-            self._inverses[batches] = self.flat.new_tensor(1.0 / batches)
-        return self._inverses[batches]
 
     @property
     def implementation(self) -> str:

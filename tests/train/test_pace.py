@@ -28,19 +28,21 @@ def test_a_first_step_that_was_compiled_is_no_pace(clock: list[float]) -> None:
     assert pace.step_s == pytest.approx(0.01)
 
 
-def test_another_kind_that_is_compiled_later_is_none_either(clock: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("looks", "step_s"),
+    [
+        pytest.param(
+            [(40.0, 1), (70.0, 10), (70.5, 60)], 0.01, id="another kind compiled later"
+        ),
+        pytest.param([(3.0, 1), (5.0, 2), (7.0, 3)], 2.0, id="steps that take long"),
+    ],
+)
+def test_the_pace_is_that_of_steps_after_the_first(
+    looks: list[tuple[float, int]], step_s: float, clock: list[float]
+) -> None:
     pace = Pace()
     pace.begin(0)
-    for seconds, step in ((40.0, 1), (70.0, 10), (70.5, 60)):
+    for seconds, step in looks:
         clock.append(seconds)
         pace.take(step)
-    assert pace.step_s == pytest.approx(0.01)
-
-
-def test_steps_that_take_long_have_a_pace_from_the_second_on(clock: list[float]) -> None:
-    pace = Pace()
-    pace.begin(0)
-    for seconds, step in ((3.0, 1), (5.0, 2), (7.0, 3)):
-        clock.append(seconds)
-        pace.take(step)
-    assert pace.step_s == pytest.approx(2.0)
+    assert pace.step_s == pytest.approx(step_s)

@@ -31,9 +31,7 @@ def test_a_first_step_that_was_compiled_is_no_pace(clock: list[float]) -> None:
 @pytest.mark.parametrize(
     ("looks", "step_s"),
     [
-        pytest.param(
-            [(40.0, 1), (70.0, 10), (70.5, 60)], 0.01, id="another kind compiled later"
-        ),
+        pytest.param([(40.0, 1), (70.0, 10), (70.5, 60)], 0.01, id="another kind compiled later"),
         pytest.param([(3.0, 1), (5.0, 2), (7.0, 3)], 2.0, id="steps that take long"),
     ],
 )

@@ -34,7 +34,7 @@ if [ -z "${SLURM_RESTART_COUNT:-}" ]; then
     said queued
     echo '{"event": "requeued"}' >>events.jsonl
     scontrol requeue "$SLURM_JOB_ID"
-    sleep 60
+    exec sleep 60  # else bash may outlive its sleep by a moment, and say so
 fi
 echo "the end"
 said completed

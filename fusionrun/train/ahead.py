@@ -8,12 +8,15 @@ experts that is a fifth to a third of a step. Shapes are fixed by whoever calls 
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +28,7 @@ from fusionrun.train.whole_update import Memory
 
 __all__ = ["ahead", "library_of"]
 
+_LONGEST_COMPILE_S: Final = 24 * 3600.0
 Values = TypeVar("Values", Memory, StepInputs)
 # A list of tensors to a list of tensors.
 Library = Callable[[list[Tensor]], list[Tensor]]
@@ -93,6 +97,7 @@ def _kept(program: Program, folder: Path) -> Path | None:
 
 def _compile(program: Program, folder: Path) -> None:
     """In another process; the library takes its place when it is whole."""
+    _remove_leftovers(folder)
     command = [sys.executable, "-m", "fusionrun.train.compile_ahead", str(folder)]
     done = subprocess.run(
         command, input=program.to_json(), capture_output=True, text=True, check=False
@@ -101,3 +106,11 @@ def _compile(program: Program, folder: Path) -> None:
         said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
         killer = signal.Signals(-done.returncode).name if done.returncode < 0 else ""
         raise NotCompiledError(said, killer)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What compilers that were killed have left there, and not what others work in now."""
+    for aside in folder.glob(".*"):
+        with suppress(FileNotFoundError):  # (another process has removed it)
+            if time.time() - aside.stat().st_mtime > _LONGEST_COMPILE_S:
+                shutil.rmtree(aside, ignore_errors=True)

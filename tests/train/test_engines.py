@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +225,17 @@ def test_a_compiler_that_was_ended_from_outside_need_not_end_so_again(
     with pytest.raises(NotCompiledError, match="ended from outside, by SIGKILL") as caught:
         library_of(program, tmp_path)
     assert not caught.value.repeats
+
+
+def test_what_a_killed_compiler_left_goes_a_day_later(tmp_path: Path) -> None:
+    days = {".of_today": 0.0, ".of_yesterday": 25 * 3600.0}
+    for name, seconds in days.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "step.cpp").touch()
+        os.utime(tmp_path / name, (time.time() - seconds,) * 2)
+    with pytest.raises(NotCompiledError):
+        library_of(Program('[["aten.no_such", [], {}], []]', (), 1, True), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".of_today"]
 
 
 @needs_compiler

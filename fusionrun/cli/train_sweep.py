@@ -6,6 +6,7 @@ after the other. Given once more, it goes on with what has not completed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -140,13 +141,17 @@ def _train(group: Group, source: Source, starts: Sequence[Start], trained: Train
     from fusionrun.train.several import run_together
 
     typer.echo(f"\n{len(layouts)} runs together; what follows are means over them")
-    errors = run_together(layouts)
+    errors = run_together(layouts, _tell)
     for layout in layouts:
-        if error := errors.get(layout.id):
-            typer.echo(f"fusionrun: {layout.id}: {error}", err=True)
-            if isinstance(error, UserError):
-                discard_if_empty(layout)
+        if isinstance(errors.get(layout.id), UserError):
+            discard_if_empty(layout)
     trained.errors.update(errors)
+
+
+def _tell(layout: RunLayout, error: FusionrunError) -> None:
+    """At once, while others are trained: a reader that went away is no reason to stop them."""
+    with suppress(BrokenPipeError):
+        typer.echo(f"fusionrun: {layout.id}: {error}", err=True)
 
 
 def _train_alone(point: Point, source: Source, layout: RunLayout, trained: Trained) -> None:
@@ -158,7 +163,7 @@ def _train_alone(point: Point, source: Source, layout: RunLayout, trained: Train
         train_before(point.pretraining, layout, source.text)
         train_here(layout)
     except FusionrunError as error:  # the others do not suffer for it
-        typer.echo(f"fusionrun: {layout.id}: {error}", err=True)
+        _tell(layout, error)
         trained.errors[layout.id] = error
 
 

@@ -162,7 +162,7 @@ class Attempt:
         """What an earlier attempt has left to go on from; without it the records begin anew."""
         if fresh and self._ranks.is_first:
             remove_checkpoints(self._layout.checkpoints)
-        loaded = newest_whole(self._layout, plan.hash, self._ranks, self._recorder)
+        loaded = newest_whole(self._layout, plan.hash, self._ranks, self._recorder, self._say)
         self._recorder.event(
             "started",
             attempt=self._recorder.attempt,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -163,11 +163,11 @@ class Loaded:
 
 
 def newest_whole(
-    layout: RunLayout, plan_hash: str, ranks: Ranks, recorder: Recorder
+    layout: RunLayout, plan_hash: str, ranks: Ranks, recorder: Recorder, say: Callable[[str], None]
 ) -> Loaded | None:
     """The newest checkpoint of which every byte is as it was written; None where there is none.
 
-    The first rank chooses, and records every newer one with what is wrong with it.
+    The first rank chooses, and records and says of every newer one what is wrong with it.
 
     Raises:
         TrainingError: another rank cannot read what the first one could; or there is something
@@ -180,7 +180,7 @@ def newest_whole(
             "read from there, or written",
             "put the directory back, or remove this to begin again",
         )
-    loaded = _choose(layout, plan_hash, recorder) if ranks.is_first else None
+    loaded = _choose(layout, plan_hash, recorder, say) if ranks.is_first else None
     name = ranks.from_first(None if loaded is None else loaded.checkpoint.name)
     if name is None or loaded is not None:
         return loaded
@@ -203,13 +203,15 @@ def engine_before(layout: RunLayout) -> str | None:
     return None
 
 
-def _choose(layout: RunLayout, plan_hash: str, recorder: Recorder) -> Loaded | None:
+def _choose(
+    layout: RunLayout, plan_hash: str, recorder: Recorder, say: Callable[[str], None]
+) -> Loaded | None:
     for checkpoint in list_checkpoints(layout.checkpoints):
         try:
             return _load(checkpoint, plan_hash)
         except Damaged as error:
             recorder.event("checkpoint_skipped", checkpoint=checkpoint.name, why=str(error))
-            print(f"checkpoint {checkpoint.name} is skipped: {error}", flush=True)
+            say(f"checkpoint {checkpoint.name} is skipped: {error}")
     return None
 
 

@@ -36,14 +36,21 @@ __all__ = ["run_together"]
 
 T = TypeVar("T")
 
+Tell = Callable[[RunLayout, FusionrunError], None]
+
 STOPPED: Final = "the run was asked to stop, and has saved where it is"
 
 
-def run_together(layouts: Sequence[RunLayout]) -> dict[str, FusionrunError]:
+def _nobody(layout: RunLayout, error: FusionrunError) -> None:
+    """Tell nobody."""
+
+
+def run_together(layouts: Sequence[RunLayout], tell: Tell = _nobody) -> dict[str, FusionrunError]:
     """Train runs side by side, each from its newest whole checkpoint if any.
 
     Args:
         layouts: their directories, each with a plan in it, whose networks have the same shapes.
+        tell: takes what ends a run that does not complete, at once: the others may take hours.
 
     Returns:
         What ended a run that did not complete, by its id.
@@ -55,7 +62,7 @@ def run_together(layouts: Sequence[RunLayout]) -> dict[str, FusionrunError]:
     with signals_heard() as signals, ExitStack() as stack:
         members = {
             number: stack.enter_context(
-                _member(layout, signals, Beside(memory.place_of(number), len(layouts), load))
+                _member(layout, signals, Beside(memory.place_of(number), len(layouts), load), tell)
             )
             for number, layout in enumerate(layouts)
         }
@@ -78,7 +85,7 @@ def _train(members: Mapping[int, _Member], memory: SideBySide) -> None:
     total = max(own.plan.settings.training.epochs for own in made.values())
     done = min(own.epochs_done for own in made.values())
     with progress(total, done) as display:
-        news = _Means(display, list(made))
+        news = _Means(display, {number: own.epochs_done for number, own in made.items()})
         together = Together({number: own.step for number, own in made.items()}, memory)
         asks = {number: members[number].begin(news.of(number)) for number in made}
         while going := {number: ask for number, ask in asks.items() if ask is not None}:
@@ -96,6 +103,7 @@ class _Member:
         layout: its directory.
         attempt: at it.
         stop: who asks it to stop.
+        tell: takes what ends it, if that was an error or a request to stop.
         made: what trains it; None: it could not begin, or has ended.
         error: what ended it, if it was an error or a request to stop.
         was_interrupted: whether a person at the keyboard has ended it.
@@ -104,6 +112,7 @@ class _Member:
     layout: RunLayout
     attempt: Attempt
     stop: StopRequest
+    tell: Tell
     made: Made | None = None
     error: FusionrunError | None = None
     was_interrupted: bool = False
@@ -137,7 +146,7 @@ class _Member:
             self.attempt.finish(self.made)
         except Interrupted as asked:
             self.attempt.stopped(asked)
-            self.error = TrainingError(STOPPED)
+            self.fails(TrainingError(STOPPED))
         self._let_go()
         return None
 
@@ -152,13 +161,18 @@ class _Member:
         with suppress(Exception):  # (it is on its way already)
             self._guarded(raise_it)
 
+    def fails(self, error: FusionrunError) -> None:
+        """It does not complete."""
+        self.error = error
+        self.tell(self.layout, error)
+
     def _guarded(self, act: Callable[[], T]) -> T | None:
         """What happens to this run alone."""
         try:
             with self.attempt.recorded():
                 return act()
         except FusionrunError as error:
-            self.error = error
+            self.fails(error)
         except KeyboardInterrupt:
             self.was_interrupted = True
         except Exception:
@@ -172,15 +186,15 @@ class _Member:
 
 
 @contextmanager
-def _member(layout: RunLayout, signals: Signals, beside: Beside) -> Iterator[_Member]:
+def _member(layout: RunLayout, signals: Signals, beside: Beside, tell: Tell) -> Iterator[_Member]:
     """A run that is made, or has said why it cannot be; locked while the block runs."""
     attempt = Attempt(layout, SINGLE, Recorder(layout, runs=beside.runs))
-    member = _Member(layout, attempt, StopRequest(signals, layout.stop_request))
+    member = _Member(layout, attempt, StopRequest(signals, layout.stop_request), tell)
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(layout, SINGLE))
         except FusionrunError as error:
-            member.error = error
+            member.fails(error)
         else:
             stack.callback(attempt.close)
             if read_status(layout).state != "completed":  # (nothing is done to one that has)
@@ -202,11 +216,17 @@ class _Loader:
 
 
 class _Means:
-    """News of several runs as that of one: their means, once all have come that far."""
+    """News of several runs as that of one: their means, once all have come that far.
 
-    def __init__(self, display: Display, runs: Sequence[int]) -> None:
-        self._display = display
-        self._news: dict[int, dict[int, EpochNews]] = {run: {} for run in runs}
+    Args:
+        display: of the means.
+        done: the epochs that an earlier attempt at each run has done; of these come no news, and
+            who is behind does not wait for them.
+    """
+
+    def __init__(self, display: Display, done: Mapping[int, int]) -> None:
+        self._display, self._done = display, done
+        self._news: dict[int, dict[int, EpochNews]] = {run: {} for run in done}
 
     @property
     def going(self) -> tuple[int, ...]:
@@ -224,22 +244,25 @@ class _Means:
 
     def ended(self, run: int) -> None:
         """The others need not wait for it."""
-        for epoch in self._news.pop(run):
+        del self._news[run]
+        for epoch in sorted({epoch for own in self._news.values() for epoch in own}):
             self._show(epoch)
 
     def _show(self, epoch: int) -> None:
-        if self._news and all(epoch in own for own in self._news.values()):
-            self._display(_mean(epoch, [own.pop(epoch) for own in self._news.values()]))
+        awaited = [own for run, own in self._news.items() if self._done[run] < epoch]
+        if awaited and all(epoch in own for own in awaited):
+            self._display(_mean(epoch, [own.pop(epoch) for own in awaited]))
 
 
 def _mean(epoch: int, news: Sequence[EpochNews]) -> EpochNews:
     validated = [each.val_accuracy for each in news if each.val_accuracy is not None]
+    expert, fusion = (fmean(rates) for rates in zip(*(each.rates for each in news), strict=True))
     return EpochNews(
         epoch=epoch,
         loss=fmean(each.loss for each in news),
         train_accuracy=fmean(each.train_accuracy for each in news),
         val_accuracy=fmean(validated) if validated else None,
         best=any(each.best for each in news),
-        rates=news[0].rates,
+        rates=(expert, fusion),
         samples_per_s=sum(each.samples_per_s for each in news),
     )

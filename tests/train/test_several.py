@@ -17,14 +17,16 @@ from fusionrun.errors import FusionrunError
 from fusionrun.launch import prepare
 from fusionrun.plan.sweep import plan_points
 from fusionrun.plan.together import groups_of
+from fusionrun.store.checkpoints import list_checkpoints
 from fusionrun.store.layout import RunLayout, Which
 from fusionrun.store.status import read_status
 from fusionrun.submit.journal import read_events
 from fusionrun.train import several
 from fusionrun.train.alone import alone
 from fusionrun.train.job import run
+from fusionrun.train.progress import EpochNews
 from fusionrun.train.ranks import SINGLE
-from fusionrun.train.several import run_together
+from fusionrun.train.several import _Means, run_together
 from fusionrun.train.step import Ask
 from tests.small_runs import SMALL
 
@@ -52,6 +54,11 @@ def prepared(folder: Path, sweep: str = SWEEP, recipe: str = SMALL) -> list[RunL
     source, points = plan_points(path, [], folder / "runs")
     assert [group.why for group in groups_of([point.plan for point in points])] == [""]
     return [prepare(point.plan, source.text, folder / "runs", new=True).layout for point in points]
+
+
+def news(epoch: int, **changes: Any) -> EpochNews:
+    own = {"loss": 1.0, "rates": (1e-3, 1e-3), "val_accuracy": 0.5, "samples_per_s": 1e4}
+    return EpochNews(**{"epoch": epoch, "train_accuracy": 0.5, "best": True, **own, **changes})
 
 
 def weights(layout: RunLayout, which: Which = "last") -> dict[str, Tensor]:
@@ -217,6 +224,57 @@ def test_what_is_not_finite_in_one_run_reaches_no_other(
     assert "not finite" in str(errors[layouts[1].id])
     assert read_status(layouts[1]).state == "failed"
     assert all(same_bits(layouts[n], undisturbed[n]) for n in (0, 2))
+
+
+def test_what_ends_a_run_is_told_while_the_others_go_on(tmp_path: Path) -> None:
+    sweep = SAME_LENGTH.replace("1e-3, 3e-3, 1e-2", "1e-3, 1e+30, 1e-2")
+    layouts = prepared(tmp_path, sweep)
+    told = []
+
+    def tell(layout: RunLayout, error: FusionrunError) -> None:
+        told.append((layout.id, str(error), read_status(layouts[0]).state))
+
+    errors = run_together(layouts, tell)
+    assert told == [(layouts[1].id, str(errors[layouts[1].id]), "running")]
+
+
+def test_a_damaged_checkpoint_is_told_with_the_run_that_it_is_of(
+    stopped: tuple[list[RunLayout], dict[str, FusionrunError]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts = stopped[0]
+    (checkpoint,) = list_checkpoints(layouts[1].checkpoints)
+    (checkpoint.path / "weights.safetensors").write_bytes(b"no weights")
+    assert run_together(layouts) == {}
+    skipped = f"{layouts[1].id}: checkpoint {checkpoint.name} is skipped: weights.safetensors"
+    assert skipped in capsys.readouterr().out
+
+
+def test_epochs_of_one_that_is_behind_are_shown_as_they_come() -> None:
+    shown: list[EpochNews] = []
+    means = _Means(shown.append, {0: 0, 1: 2})
+    means.of(1)(news(3, loss=1.0))
+    means.of(0)(news(1, loss=5.0))
+    means.of(0)(news(2, loss=4.0))
+    assert [(each.epoch, each.loss) for each in shown] == [(1, 5.0), (2, 4.0)]
+    means.of(0)(news(3, loss=3.0))
+    assert (shown[-1].epoch, shown[-1].loss) == (3, 2.0)
+
+
+def test_epochs_that_waited_for_a_run_are_shown_when_it_ends() -> None:
+    shown: list[EpochNews] = []
+    means = _Means(shown.append, {0: 0, 1: 0})
+    for epoch in (1, 2):
+        means.of(1)(news(epoch))
+    means.ended(0)
+    assert [each.epoch for each in shown] == [1, 2]
+
+
+def test_rates_that_are_shown_are_means_over_the_runs() -> None:
+    shown: list[EpochNews] = []
+    means = _Means(shown.append, {0: 0, 1: 0})
+    means.of(0)(news(1, rates=(1e-3, 1e-3)))
+    means.of(1)(news(1, rates=(3e-3, 1e-3)))
+    assert shown[0].rates == pytest.approx((2e-3, 1e-3))
 
 
 def test_a_run_that_another_process_trains_is_told_and_the_others_go_on(

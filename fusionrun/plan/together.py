@@ -58,12 +58,17 @@ def groups_of(plans: Sequence[Plan]) -> list[Group]:
             apart.append(Group((number,), why))
         else:
             alike.setdefault(_shape(plan), []).append(number)
-    return sorted([*apart, *(part for own in alike.values() for part in _parts(plans, own))])
+    others = [number for own in alike.values() for number in own]
+    for number in [own[0] for own in alike.values() if len(own) == 1]:
+        why = _nobody_like(plans[number], [plans[n] for n in others if n != number])
+        apart.append(Group((number,), why))
+    many = [own for own in alike.values() if len(own) > 1]
+    return sorted([*apart, *(part for own in many for part in _parts(plans, own))])
 
 
 def _parts(plans: Sequence[Plan], numbers: Sequence[int]) -> Iterator[Group]:
-    """Runs of one shape, in groups that memory has room for."""
-    most, why = _most(plans[numbers[0]]), "no other run has networks of the same shapes"
+    """Several runs of one shape, in groups that memory has room for."""
+    most, why = _most(plans[numbers[0]]), ""
     if most == 1:
         why = f"two runs like it take more than {MOST_BYTES >> 30} GiB"
     elif len(numbers) > most:
@@ -104,15 +109,38 @@ def _obstacles(plan: Plan) -> Iterator[str]:
         yield f"fusion.type {plan['fusion.type']} is another package's"
 
 
+def _nobody_like(plan: Plan, others: Sequence[Plan]) -> str:
+    """Why none of the others, which could be together with some, can be with this one."""
+    networks = _networks(plan)
+    found = [_differ(plan, other) for other in others if _networks(other) == networks]
+    if not found:
+        return "no other run to train has networks of the same shapes"
+    nearest = min(found, key=lambda keys: len(keys))
+    return f"the run most like it has another {' and another '.join(nearest)}"
+
+
+def _differ(plan: Plan, other: Plan) -> list[str]:
+    """In what plans with networks of the same shapes differ, of what a group shares."""
+    terms = [] if _terms(plan) == _terms(other) else ["set of losses"]
+    return [*(key for key in _ALIKE if plan[key] != other[key]), *terms]
+
+
 def _shape(plan: Plan) -> Any:
     """What plans of one group share."""
+    return (_networks(plan), _terms(plan), tuple(plan[key] for key in _ALIKE))
+
+
+def _terms(plan: Plan) -> tuple[bool, ...]:
+    return tuple(weight > 0 for weight in plan.losses[0].values())
+
+
+def _networks(plan: Plan) -> Any:
+    """What decides the shapes of a plan's networks."""
     experts = [
         (name, plan.data.views[expert.view], _leaves(plan, f"experts.{name}."))
         for name, expert in plan.settings.experts.items()
     ]
-    terms = tuple(weight > 0 for weight in plan.losses[0].values())
-    shared = tuple(plan[key] for key in _ALIKE)
-    return (repr(experts), _leaves(plan, "fusion."), len(plan.data.classes), terms, shared)
+    return (repr(experts), _leaves(plan, "fusion."), len(plan.data.classes))
 
 
 def _leaves(plan: Plan, start: str) -> str:

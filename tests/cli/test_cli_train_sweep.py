@@ -16,7 +16,7 @@ from tests.small_runs import SMALL
 
 pytestmark = pytest.mark.usefixtures("numerics")
 
-# Two of one shape, one with another engine's word against it.
+# Two of one shape, one with a batch of its own.
 SWEEP = """\
 training: {epochs: 2}
 sweep: {zip: {seed: [0, 1, 2], training.batch_size: [32, 32, 64]}}
@@ -41,7 +41,7 @@ def test_all_points_are_trained_and_it_says_which_together(trained: tuple[Path, 
     assert result.exit_code == 0, result.stderr
     assert "a sweep of 3 points, 3 to train" in result.stdout
     assert "together    2 runs of the same shapes" in result.stdout
-    assert "no other run has networks of the same shapes" in result.stdout
+    assert "the run most like it has another training.batch_size" in result.stdout
     assert len(list_runs(folder / "runs")) == 3
 
 

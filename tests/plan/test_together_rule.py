@@ -67,9 +67,35 @@ def test_each_shape_has_a_group_of_its_own(groups: GroupsOf, grid: str) -> None:
     assert groups(f"{{grid: {{{grid}}}, seeds: [0, 1]}}") == [Group((0, 1)), Group((2, 3))]
 
 
-def test_a_shape_that_only_one_run_has_is_told(groups: GroupsOf) -> None:
-    found = groups("{zip: {seed: [0, 1, 2], training.batch_size: [32, 64, 32]}}")
-    assert found == [Group((0, 2)), Group((1,), "no other run has networks of the same shapes")]
+@pytest.mark.parametrize(
+    ("point", "why"),
+    [
+        (
+            "experts.a.hidden: [[8], [9], [8]]",
+            "no other run to train has networks of the same shapes",
+        ),
+        (
+            "training.batch_size: [32, 64, 32]",
+            "the run most like it has another training.batch_size",
+        ),
+        (
+            "knowledge_transfer.knowledge_distillation_weight: [0.0, 0.1, 0.0]",
+            "the run most like it has another set of losses",
+        ),
+    ],
+)
+def test_in_what_a_run_is_like_no_other_is_told(groups: GroupsOf, point: str, why: str) -> None:
+    assert groups(f"{{zip: {{seed: [0, 1, 2], {point}}}}}") == [Group((0, 2)), Group((1,), why)]
+
+
+def test_of_several_runs_unlike_it_a_run_is_held_against_the_nearest(groups: GroupsOf) -> None:
+    both = "training.threads: [1, 2, 2], training.batch_size: [32, 64, 32]"
+    found = groups(f"{{zip: {{{both}}}}}")
+    assert [group.why.partition(" has ")[2] for group in found] == [
+        "another training.threads",
+        "another training.batch_size",
+        "another training.threads",
+    ]
 
 
 @pytest.mark.parametrize(

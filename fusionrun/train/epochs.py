@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fusionrun.models.network import Outputs
 from fusionrun.plan.plan import Plan
+from fusionrun.plan.text import counted
 from fusionrun.schema.training import Selection
 from fusionrun.train.assemble import loss_settings
 from fusionrun.train.augment import Augmenter, BatchPart, batches_of
@@ -194,7 +195,8 @@ class Epochs:
         settings, chosen = self.patience.settings, self._settings.selection
         assert settings is not None
         least = f" over {settings.min_delta:g}" if settings.min_delta else ""
-        return f"no gain{least} in {chosen.path} {chosen.metric} for {settings.patience} epochs"
+        waited = counted(settings.patience, "epoch")
+        return f"no gain{least} in {chosen.path} {chosen.metric} for {waited}"
 
     def _one_epoch(self, epoch: int) -> Generator[Asks, Any, float]:
         """Train and validate one epoch; returns the selected metric, higher is better."""
@@ -304,7 +306,8 @@ class Epochs:
         return True
 
     def _news(self, record: Mapping[str, Any]) -> EpochNews:
-        rates = record["rates"]
+        rates, step_s = record["rates"], self._recorder.pace.step_s
+        steps_s = record["seconds"] if step_s is None else step_s * len(self._spans)
         return EpochNews(
             epoch=record["epoch"] + 1,
             loss=record["loss"]["total"],
@@ -312,7 +315,8 @@ class Epochs:
             val_accuracy=record["val"]["global"]["accuracy"] if record["val"] else None,
             best=record["best"],
             rates=(rates[f"experts.{self._experts[0]}"], rates["fusion"]),
-            samples_per_s=record["samples_per_s"],
+            samples_per_s=len(self._train) / steps_s,
+            steps_s=steps_s,
         )
 
 

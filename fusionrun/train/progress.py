@@ -29,7 +29,8 @@ class EpochNews:
         val_accuracy: of the global path; None without a validation split.
         best: whether this epoch's weights are the best so far.
         rates: of the first expert, and of the fusion.
-        samples_per_s: training throughput.
+        samples_per_s: training throughput, by the steps that were not compiled first.
+        steps_s: seconds that the steps of an epoch take at that pace.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class EpochNews:
     best: bool
     rates: tuple[float, float]
     samples_per_s: float
+    steps_s: float
 
     def line(self) -> str:
         """One line of text, at most 80 characters; a star marks the best epoch so far."""
@@ -113,9 +115,11 @@ class _Plain:
         self._is_first = True
 
     def __call__(self, news: EpochNews) -> None:
-        epoch_s = (time.monotonic() - self._began) / max(1, news.epoch - self._done)
         if self._is_first:  # It may have compiled a step: those that follow go by themselves.
             self._is_first, self._done, self._began = False, news.epoch, time.monotonic()
+            epoch_s = news.steps_s
+        else:
+            epoch_s = (time.monotonic() - self._began) / max(1, news.epoch - self._done)
         if news.epoch % self._every and news.epoch not in {1, self._epochs}:
             return
         left = epoch_s * (self._epochs - news.epoch)

@@ -265,4 +265,5 @@ def _mean(epoch: int, news: Sequence[EpochNews]) -> EpochNews:
         best=any(each.best for each in news),
         rates=(expert, fusion),
         samples_per_s=sum(each.samples_per_s for each in news),
+        steps_s=fmean(each.steps_s for each in news),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -12,7 +13,13 @@ from fusionrun.train.progress import EpochNews, progress
 from fusionrun.train.stop import stop_on_signals
 from fusionrun.train.where import Best, Patience
 
-NEWS = {"loss": 4.2, "train_accuracy": 0.5, "val_accuracy": 0.25, "samples_per_s": 12345.6}
+NEWS = {
+    "loss": 4.2,
+    "train_accuracy": 0.5,
+    "val_accuracy": 0.25,
+    "samples_per_s": 12345.6,
+    "steps_s": 0.5,
+}
 
 
 def news(epoch: int, **changes: object) -> EpochNews:
@@ -71,6 +78,19 @@ def test_plain_progress_is_about_twenty_lines(capsys: pytest.CaptureFixture[str]
     assert len(lines) == 21
     assert lines[0].startswith("epoch   1/100  loss   4.2000  train  50.00%  val  25.00% *")
     assert lines[-1].startswith("epoch 100/100")
+
+
+def test_a_first_epoch_that_was_compiled_foretells_by_its_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 40.0, 42.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    with progress(10) as display:
+        display(news(1))
+        display(news(2))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("  4 s left")
+    assert second.endswith("  16 s left")
 
 
 def test_progress_names_both_rates_where_they_differ() -> None:

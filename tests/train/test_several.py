@@ -57,8 +57,9 @@ def prepared(folder: Path, sweep: str = SWEEP, recipe: str = SMALL) -> list[RunL
 
 
 def news(epoch: int, **changes: Any) -> EpochNews:
-    own = {"loss": 1.0, "rates": (1e-3, 1e-3), "val_accuracy": 0.5, "samples_per_s": 1e4}
-    return EpochNews(**{"epoch": epoch, "train_accuracy": 0.5, "best": True, **own, **changes})
+    own = {"loss": 1.0, "rates": (1e-3, 1e-3), "train_accuracy": 0.5, "val_accuracy": 0.5}
+    pace = {"samples_per_s": 1e4, "steps_s": 0.1}
+    return EpochNews(**{"epoch": epoch, "best": True, **own, **pace, **changes})
 
 
 def weights(layout: RunLayout, which: Which = "last") -> dict[str, Tensor]:

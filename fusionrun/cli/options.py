@@ -98,6 +98,14 @@ def call_for_programs(app: typer.Typer, arguments: list[str]) -> int:
         return UserError.exit_code
 
 
+def say(words: str) -> None:
+    """Print to whoever watches a run: that nobody reads on is no reason not to train."""
+    try:
+        typer.echo(words)
+    except BrokenPipeError:
+        _write_no_more()
+
+
 def tell_interrupted(*, as_json: bool) -> None:
     """Say that somebody at the keyboard has ended the command."""
     if not as_json:
@@ -119,5 +127,5 @@ def _tell(error: FusionrunError, *, as_json: bool) -> None:
 
 
 def _write_no_more() -> None:
-    """Let what is still to be printed go nowhere, when Python flushes it at its end."""
+    """Let what is still to be printed go nowhere, also what Python flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

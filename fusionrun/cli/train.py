@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption
+from fusionrun.cli.options import JsonOption, RecipeArgument, RunsOption, SetOption, say
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -89,12 +89,12 @@ def _run_of(source: Source, directory: Path, again: str, new: bool) -> RunLayout
 
         return train_stages(plans, source, directory, again, new)
     start = prepare(plan, source.text, directory, new=new, first=announce)
-    typer.echo(screen(plan, start.layout.root.name) + "\n")
+    say(screen(plan, start.layout.root.name) + "\n")
     if start.finished:
-        typer.echo(f"{start.layout.root} has finished already: the same plan, the same seed")
-        typer.echo("its results follow; --new trains it again\n")
+        say(f"{start.layout.root} has finished already: the same plan, the same seed")
+        say("its results follow; --new trains it again\n")
     else:
-        typer.echo(start.note)
+        say(start.note)
         train_here(start.layout)
     return start.layout
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fusionrun.cli.options import say
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -40,7 +42,7 @@ def train_stages(plans: Plans, source: Source, runs_dir: Path, again: str, new: 
 
     plan = plans.plan
     states = pretraining_states(plan.pretraining, runs_dir)
-    typer.echo(screen(plan, run_id(plan.name, plan.hash, plan.seed), states))
+    say(screen(plan, run_id(plan.name, plan.hash, plan.seed), states))
     earlier = None if new else begun(plan, runs_dir)
     before = plans.pretraining if earlier is None or needs_pretraining(earlier) else {}
     count = len(before) + 1
@@ -73,6 +75,6 @@ def _one(start: Start, which: str) -> None:
     from fusionrun.cli.train import train_here
 
     note = start.note.removeprefix("run directory").strip()
-    typer.echo(f"\n{which}\n{note}")
+    say(f"\n{which}\n{note}")
     if not start.finished:
         train_here(start.layout)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
+from fusionrun.cli.options import say
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -60,7 +62,7 @@ def train_sweep(
     for point in points:
         refuse_unsupported(point.plan)
     starts = [_start(point, source, runs_dir, new) for point in points]
-    typer.echo("\n".join(_screen(points, starts)))
+    say("\n".join(_screen(points, starts)))
     trained = Trained(points, [start.layout for start in starts], {})
     left = [number for number, start in enumerate(starts) if not start.finished]
     try:
@@ -108,9 +110,9 @@ def _groups(points: Sequence[Point], starts: Sequence[Start], left: Sequence[int
     groups = sorted([*found, *(Group((number,), why) for number, why in alone.items())])
     for group in groups:
         if group.why:
-            typer.echo(f"by itself   {starts[group.numbers[0]].layout.id}: {group.why}")
+            say(f"by itself   {starts[group.numbers[0]].layout.id}: {group.why}")
         else:
-            typer.echo(f"together    {len(group.numbers)} runs of the same shapes, step by step")
+            say(f"together    {len(group.numbers)} runs of the same shapes, step by step")
     return groups
 
 
@@ -133,14 +135,14 @@ def _train(group: Group, source: Source, starts: Sequence[Start], trained: Train
     layouts = [starts[number].layout for number in group.numbers]
     first = trained.points[group.numbers[0]]
     if group.why:
-        typer.echo(f"\n{first}")
+        say(f"\n{first}")
         _train_alone(first, source, layouts[0], trained)
         return
     from fusionrun.errors import UserError
     from fusionrun.launch import discard_if_empty
     from fusionrun.train.several import run_together
 
-    typer.echo(f"\n{len(layouts)} runs together; what follows are means over them")
+    say(f"\n{len(layouts)} runs together; what follows are means over them")
     errors = run_together(layouts, _tell)
     for layout in layouts:
         if isinstance(errors.get(layout.id), UserError):

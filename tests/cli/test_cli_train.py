@@ -452,17 +452,20 @@ def test_a_reader_that_leaves_early_is_no_error(recipe: Path) -> None:
     assert (process.wait(timeout=60), errors) == (0, b"")
 
 
-def test_a_run_goes_on_though_its_reader_leaves_early(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", ["", "memory"], ids=["at once", "after the plan"])
+def test_a_run_goes_on_though_its_reader_leaves_early(
+    last: str, recipe: Path, tmp_path: Path
+) -> None:
     # (of an engine that `auto` chose there is a line, once nobody reads it)
     words = [*command(recipe, tmp_path / "runs", 1), "--set", "training.engine=auto"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
-    while not process.stdout.readline().startswith(b"memory"):
+    while last and not process.stdout.readline().startswith(last):
         pass
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=60), errors) == (0, b"")
+    assert (process.wait(timeout=60), errors) == (0, "")
     (root,) = (tmp_path / "runs").iterdir()
     assert read_status(RunLayout(root)).state == "completed"

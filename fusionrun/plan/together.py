@@ -7,7 +7,7 @@ schedules, clips, decays, loss weights, optimizers, lengths and accumulation may
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +37,20 @@ _ALIKE: Final = (
 _NO_SHAPE: Final = ("weights", "view")
 
 
+class _Shape(NamedTuple):
+    """What plans of one group share.
+
+    Attributes:
+        networks: what decides the shapes of their networks, in words that compare.
+        terms: which losses there are.
+        values: of the keys that must be alike.
+    """
+
+    networks: str
+    terms: tuple[bool, ...]
+    values: tuple[Any, ...]
+
+
 class Group(NamedTuple):
     """Runs that are trained together; or one that is not.
 
@@ -51,19 +65,19 @@ class Group(NamedTuple):
 
 def groups_of(plans: Sequence[Plan]) -> list[Group]:
     """Who is trained with whom, in the order of the first of each group."""
-    alike: dict[Any, list[int]] = {}
-    apart = []
+    alike: dict[_Shape, list[int]] = {}
+    found = []
     for number, plan in enumerate(plans):
         if why := next(_obstacles(plan), ""):
-            apart.append(Group((number,), why))
+            found.append(Group((number,), why))
         else:
             alike.setdefault(_shape(plan), []).append(number)
-    others = [number for own in alike.values() for number in own]
-    for number in [own[0] for own in alike.values() if len(own) == 1]:
-        why = _nobody_like(plans[number], [plans[n] for n in others if n != number])
-        apart.append(Group((number,), why))
-    many = [own for own in alike.values() if len(own) > 1]
-    return sorted([*apart, *(part for own in many for part in _parts(plans, own))])
+    for shape, own in alike.items():
+        if len(own) == 1:
+            found.append(Group(tuple(own), _like_no_other(shape, alike)))
+        else:
+            found += _parts(plans, own)
+    return sorted(found)
 
 
 def _parts(plans: Sequence[Plan], numbers: Sequence[int]) -> Iterator[Group]:
@@ -109,38 +123,32 @@ def _obstacles(plan: Plan) -> Iterator[str]:
         yield f"fusion.type {plan['fusion.type']} is another package's"
 
 
-def _nobody_like(plan: Plan, others: Sequence[Plan]) -> str:
-    """Why none of the others, which could be together with some, can be with this one."""
-    networks = _networks(plan)
-    found = [_differ(plan, other) for other in others if _networks(other) == networks]
-    if not found:
+def _like_no_other(shape: _Shape, shapes: Iterable[_Shape]) -> str:
+    """Why a run of this shape is with none of the others, each of another one."""
+    others = [other for other in shapes if other != shape and other.networks == shape.networks]
+    if not others:
         return "no other run to train has networks of the same shapes"
-    nearest = min(found, key=lambda keys: len(keys))
+    nearest = min((_differ(shape, other) for other in others), key=len)
     return f"the run most like it has another {' and another '.join(nearest)}"
 
 
-def _differ(plan: Plan, other: Plan) -> list[str]:
-    """In what plans with networks of the same shapes differ, of what a group shares."""
-    terms = [] if _terms(plan) == _terms(other) else ["set of losses"]
-    return [*(key for key in _ALIKE if plan[key] != other[key]), *terms]
+def _differ(one: _Shape, other: _Shape) -> list[str]:
+    """In what, but for the networks."""
+    values = zip(_ALIKE, one.values, other.values, strict=True)
+    terms = [] if one.terms == other.terms else ["set of losses"]
+    return [*(key for key, own, its in values if own != its), *terms]
 
 
-def _shape(plan: Plan) -> Any:
-    """What plans of one group share."""
-    return (_networks(plan), _terms(plan), tuple(plan[key] for key in _ALIKE))
-
-
-def _terms(plan: Plan) -> tuple[bool, ...]:
-    return tuple(weight > 0 for weight in plan.losses[0].values())
-
-
-def _networks(plan: Plan) -> Any:
-    """What decides the shapes of a plan's networks."""
+def _shape(plan: Plan) -> _Shape:
     experts = [
         (name, plan.data.views[expert.view], _leaves(plan, f"experts.{name}."))
         for name, expert in plan.settings.experts.items()
     ]
-    return (repr(experts), _leaves(plan, "fusion."), len(plan.data.classes))
+    return _Shape(
+        repr((experts, _leaves(plan, "fusion."), len(plan.data.classes))),
+        tuple(weight > 0 for weight in plan.losses[0].values()),
+        tuple(plan[key] for key in _ALIKE),
+    )
 
 
 def _leaves(plan: Plan, start: str) -> str:
